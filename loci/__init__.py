@@ -1,0 +1,33 @@
+"""loci: memory for learning systems.
+
+The front door is lazy: importing it costs milliseconds and pulls in no model, no server and no torch.
+
+>>> import loci
+>>> with loci.Memory(":memory:") as memory:
+...     _ = memory.add("Ana adopted a kitten", scope="trip")
+...     memory.recall("what pet does Ana have?", scope="trip")[0].item.text
+'Ana adopted a kitten'
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loci.records import Hit, Hits, Item, Memory
+
+__version__ = "0.1.0"
+__all__ = ["Hit", "Hits", "Item", "Memory", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the public classes of `loci.records` on first use (PEP 562)."""
+    if name in {"Hit", "Hits", "Item", "Memory"}:
+        from loci import records
+
+        return getattr(records, name)
+    raise AttributeError(f"module 'loci' has no attribute {name!r}; it offers {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

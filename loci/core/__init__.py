@@ -1,0 +1,1 @@
+"""Floor 0: what every room speaks. Standard library and numpy only."""

@@ -1,0 +1,198 @@
+"""Forgetting: a tombstone with a restore window, the cascade to what was known only through it, and a real erase."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from loci.core.errors import UnknownItem
+from loci.records import analysis, postings, rows
+
+_PIECE = 32  # bytes of one fragment that the scan looks for
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a byte scan found: `clean` when the item is in no table and none of its text in any file."""
+
+    id: int
+    clean: bool
+    tables: tuple[str, ...] = ()  # tables that still name the item
+    files: tuple[str, ...] = ()  # files that still hold bytes of its text
+    scanned: int = 0  # bytes read
+    text_known: bool = True  # False: the text was not at hand, so only the tables were searched
+
+    def __str__(self) -> str:
+        where = [*self.tables, *self.files]
+        state = "nowhere in the store" if self.clean else f"still in {', '.join(where)}"
+        how = f"{self.scanned} bytes scanned" if self.text_known else "tables searched; give text= to scan the bytes"
+        return f"item {self.id}: {state} ({how})"
+
+
+@dataclass(slots=True)
+class Erased:
+    """Texts of items erased through this handle, so that it can prove their absence; never written anywhere."""
+
+    texts: dict[int, bytes] = field(default_factory=dict)
+
+
+def tombstone(db: sqlite3.Connection, scopes: Iterable[int], ids: Sequence[int], now: float, *, op: str) -> list[int]:
+    """Forget live items of the scopes, then everything that has no other living source; all ids that went."""
+    inside = set(scopes)
+    live: dict[int, int] = {}
+    for some in rows.batches(ids):
+        sql = f"SELECT id, scope FROM item WHERE id IN ({rows.marks(some)}) AND gone IS NULL"
+        live |= {id_: of for id_, of in db.execute(sql, some) if of in inside}
+    if missing := [id_ for id_ in ids if id_ not in live]:
+        raise UnknownItem(
+            f"items {missing[:5]} are not live in this scope, nothing was forgotten; give ids that recall or add returned, "
+            "with the scope they were added under"
+        )
+    went = dict(live)
+    frontier = list(live)
+    _mark(db, live, now, op)
+    while frontier:
+        orphans = dict(_orphans(db, frontier))
+        _mark(db, orphans, now, op)
+        went |= orphans
+        frontier = list(orphans)
+    _unlink(db, list(went), now)
+    return list(went)
+
+
+def _mark(db: sqlite3.Connection, live: dict[int, int], now: float, op: str) -> None:
+    for id_, of in live.items():
+        db.execute(
+            "INSERT INTO past SELECT id, since, until, gone, changed, ? FROM item WHERE id = ? AND changed < ?",
+            (now, id_, now),
+        )
+        version = rows.event(db, op, now, scope=of, first=id_)
+        db.execute("UPDATE item SET gone = ?, changed = ?, version = ? WHERE id = ?", (now, now, version, id_))
+
+
+def _orphans(db: sqlite3.Connection, gone: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Live items that were derived from `gone` and have no living source left."""
+    sql = """SELECT DISTINCT item.id, item.scope FROM provenance AS p JOIN item ON item.id = p.item
+             WHERE p.source IN ({}) AND item.gone IS NULL AND NOT EXISTS (
+               SELECT 1 FROM provenance AS q JOIN item AS s ON s.id = q.source WHERE q.item = item.id AND s.gone IS NULL)"""
+    for some in rows.batches(gone):
+        yield from db.execute(sql.format(rows.marks(some)), some).fetchall()
+
+
+def _unlink(db: sqlite3.Connection, gone: Sequence[int], now: float) -> None:
+    """Forget links that touch forgotten items, or that only forgotten items vouch for."""
+    for some in rows.batches(gone, 400):
+        few = rows.marks(some)
+        db.execute(f"UPDATE link SET gone = ? WHERE gone IS NULL AND (src IN ({few}) OR dst IN ({few}))", (now, *some, *some))
+        db.execute(
+            f"""UPDATE link SET gone = ? WHERE gone IS NULL AND id IN (SELECT link FROM link_source WHERE source IN ({few}))
+                AND NOT EXISTS (SELECT 1 FROM link_source AS q JOIN item AS s ON s.id = q.source
+                                WHERE q.link = link.id AND s.gone IS NULL)""",
+            (now, *some),
+        )
+
+
+def restore(db: sqlite3.Connection, scopes: Iterable[int], ids: Sequence[int], now: float) -> list[int]:
+    """Undo a forgetting inside its window: the items, what went with them, and the links between what lives."""
+    inside = set(scopes)
+    back: dict[int, tuple[int, float]] = {}
+    for some in rows.batches(ids):
+        sql = f"SELECT id, scope, gone FROM item WHERE id IN ({rows.marks(some)}) AND gone IS NOT NULL"
+        back |= {id_: (of, gone) for id_, of, gone in db.execute(sql, some) if of in inside}
+    if missing := [id_ for id_ in ids if id_ not in back]:
+        raise UnknownItem(
+            f"items {missing[:5]} are not forgotten items of this scope, nothing was restored; "
+            "an item can be restored until it is erased"
+        )
+    came = list(back)
+    frontier = dict(back)
+    while frontier:
+        for id_, (of, _) in frontier.items():
+            db.execute(
+                "INSERT INTO past SELECT id, since, until, gone, changed, ? FROM item WHERE id = ? AND changed < ?",
+                (now, id_, now),
+            )
+            version = rows.event(db, "restore", now, scope=of, first=id_)
+            db.execute("UPDATE item SET gone = NULL, changed = ?, version = ? WHERE id = ?", (now, version, id_))
+            db.execute(
+                """UPDATE link SET gone = NULL WHERE (src = ? OR dst = ?) AND gone IS NOT NULL
+                   AND (SELECT gone FROM item WHERE id = src) IS NULL AND (SELECT gone FROM item WHERE id = dst) IS NULL""",
+                (id_, id_),
+            )
+        frontier = {
+            id_: (of, gone)
+            for source, (_, when) in frontier.items()
+            for id_, of, gone in db.execute(
+                """SELECT item.id, item.scope, item.gone FROM provenance JOIN item ON item.id = provenance.item
+                   WHERE provenance.source = ? AND item.gone = ?""",
+                (source, when),
+            )
+        }
+        came += frontier
+    return came
+
+
+def erase(db: sqlite3.Connection, ids: Iterable[int], now: float) -> dict[int, bytes]:
+    """Delete forgotten items for good: text, index, vectors, links, log details and logged queries that found them."""
+    texts: dict[int, bytes] = {}
+    for id_ in ids:
+        row = db.execute("SELECT scope, text, at, gone FROM item WHERE id = ?", (id_,)).fetchone()
+        if row is None or row[3] is None:
+            continue
+        texts[id_] = row[1].encode("utf-8", "surrogatepass")
+        postings.remove(db, row[0], id_, analysis.tokens(row[1], row[2]))
+        db.execute("DELETE FROM item WHERE id = ?", (id_,))
+        db.execute("UPDATE event SET detail = '{}' WHERE first <= ? AND last >= ?", (id_, id_))
+        db.execute(
+            "DELETE FROM asked WHERE scope = ? AND EXISTS (SELECT 1 FROM json_each(asked.hits) WHERE value = ?)",
+            (row[0], id_),
+        )
+        rows.event(db, "erase", now, scope=row[0], first=id_)
+    return texts
+
+
+def due(db: sqlite3.Connection, before: float) -> list[int]:
+    """Forgotten items whose restore window has passed."""
+    return [id_ for (id_,) in db.execute("SELECT id FROM item WHERE gone IS NOT NULL AND gone <= ?", (before,))]
+
+
+def verify(db: sqlite3.Connection, files: Sequence[Path], id_: int, text: bytes | None) -> Receipt:
+    """Search every table for the id, and every file for the text's bytes."""
+    tables = tuple(_tables(db, id_))
+    if text is None:
+        return Receipt(id_, clean=not tables, tables=tables, text_known=False)
+    found, scanned = [], 0
+    for path in files:
+        data = path.read_bytes()
+        scanned += len(data)
+        if any(piece in data and not _alive(db, piece) for piece in _pieces(text)):
+            found.append(path.name)
+    return Receipt(id_, clean=not tables and not found, tables=tables, files=tuple(found), scanned=scanned)
+
+
+def _tables(db: sqlite3.Connection, id_: int) -> Iterator[str]:
+    for table, columns in (
+        ("item", ("id",)), ("past", ("item",)), ("provenance", ("item", "source")), ("link", ("src", "dst")),
+        ("link_source", ("source",)), ("vector", ("item",)),
+    ):  # fmt: skip
+        where = " OR ".join(f"{column} = {id_:d}" for column in columns)
+        if db.execute(f"SELECT 1 FROM {table} WHERE {where} LIMIT 1").fetchone():
+            yield table
+
+
+def _pieces(text: bytes) -> Iterator[bytes]:
+    """Fragments short enough to lie on one page most of the time; all of a short text."""
+    if len(text) <= _PIECE:
+        if len(text) >= 4:
+            yield text
+        return
+    for start in range(0, min(len(text), 1 << 16) - _PIECE + 1, _PIECE // 2):
+        yield text[start : start + _PIECE]
+
+
+def _alive(db: sqlite3.Connection, piece: bytes) -> bool:
+    """Whether someone else still says these very words: then finding them proves nothing."""
+    sql = "SELECT 1 FROM item WHERE instr(CAST(text AS BLOB), ?) OR instr(CAST(meta AS BLOB), ?) LIMIT 1"
+    return db.execute(sql, (piece, piece)).fetchone() is not None

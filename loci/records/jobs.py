@@ -1,0 +1,60 @@
+"""Slow work after the commit: embedding, and schemes that call a model. Durable, visible, resumable.
+
+A job is a row: what to do, how far it is. It is advanced in pieces, each in a short transaction of its own, so a
+killed process loses at most one piece of work and no data.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from loci.records import rows
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One piece of slow work. `detail` holds what the kind needs: for `write`, the ids first..last."""
+
+    id: int
+    kind: str
+    scope: str
+    detail: dict[str, Any]
+    done: int
+    total: int
+    error: str | None
+    created: float
+    ended: float | None
+
+
+def put(db: sqlite3.Connection, kind: str, scope: int, detail: dict[str, Any], total: int, now: float) -> int:
+    """Queue a job."""
+    sql = "INSERT INTO job (kind, scope, detail, total, created) VALUES (?, ?, ?, ?, ?)"
+    return int(db.execute(sql, (kind, scope, json.dumps(detail), total, now)).lastrowid or 0)
+
+
+def find(db: sqlite3.Connection, scopes: Sequence[int], *, waiting: bool = False) -> list[Job]:
+    """Jobs of the scopes, oldest first; `waiting` leaves out those that ended."""
+    sql = f"""SELECT job.id, kind, path, detail, done, total, error, created, ended FROM job
+              JOIN scope ON scope.id = job.scope WHERE job.scope IN ({rows.marks(scopes)})"""
+    found = []
+    for some in rows.batches(scopes):
+        text = sql.replace(rows.marks(scopes), rows.marks(some)) + (" AND ended IS NULL" if waiting else "")
+        found += [Job(i, k, p, json.loads(d), *rest) for i, k, p, d, *rest in db.execute(text + " ORDER BY job.id", some)]
+    return found
+
+
+def advance(db: sqlite3.Connection, job: int, done: int, now: float) -> None:
+    """Note how far a job is; it ends when all is done."""
+    db.execute(
+        "UPDATE job SET done = ?, error = NULL, ended = CASE WHEN ? >= total THEN ? END WHERE id = ?",
+        (done, done, now, job),
+    )
+
+
+def fail(db: sqlite3.Connection, job: int, error: str) -> None:
+    """Note why a job stands still; it is tried again at the next call of `work`."""
+    db.execute("UPDATE job SET error = ? WHERE id = ?", (error[:500], job))

@@ -1,0 +1,329 @@
+"""`Memory`: long-term memory in one file. Write, recall, learn, consolidate, forget."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from loci.core import clock as clocks
+from loci.core import sizes
+from loci.core.clock import Clock, When, moment
+from loci.core.errors import ConflictError
+from loci.core.ports import Embedder
+from loci.records import analysis, calibrate, forget, history, jobs, rows, vectors, write
+from loci.records.consolidate import Report, consolidate
+from loci.records.handle import DAY, TRIES, Handle, by_scope, item_of
+from loci.records.history import Diff, Event
+from loci.records.item import KINDS, Hits, Ids, Item, Link
+from loci.records.jobs import Job
+from loci.records.pick import pick, wider
+from loci.records.scheme import Query, Scheme
+from loci.records.scope import DEFAULT
+
+_EMBED = 64
+
+
+class Memory(Handle):
+    """Long-term memory for agents in one file; many processes may hold it open.
+
+    path: a file (made when new), or ":memory:" for one that goes when closed.
+    scope: the scope of calls that name none; a scope sees what is at or under it.
+    scheme: how to write and recall, by catalogue name (`loci list scheme`) or as an object.
+    embedder: None (lexical and graph only), "hash", "minilm" or an Embedder; `previous` serves while a new one embeds.
+    restore_window: seconds for which a forgotten item can be restored. budget: bytes that `add` may not pass.
+    Raises NotAStore, ReadOnly, StorageFull, Busy as drawn in `loci.core.errors`.
+
+    >>> with Memory(":memory:") as memory:
+    ...     ids = memory.add("Ana adopted a kitten", at="2023-05-03", scope="acme/ana", source="chat#12")
+    ...     [hit.item.text for hit in memory.recall("what pet does Ana have?", scope="acme")]
+    ['Ana adopted a kitten']
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        scope: str = DEFAULT,
+        scheme: str | Scheme = "loci",
+        embedder: str | Embedder | None = None,
+        previous: str | Embedder | None = None,
+        clock: Clock = clocks.system,
+        restore_window: float = 30 * DAY,
+        budget: int | str | None = None,
+        log_queries: bool = True,
+    ) -> None:
+        super().__init__(
+            path, scope=scope, scheme=scheme, embedder=embedder, previous=previous, clock=clock,
+            restore_window=restore_window, budget=budget, log_queries=log_queries,
+        )  # fmt: skip
+
+    # --- write ---------------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        what: str | Item | Iterable[str | Item],
+        *,
+        scope: str | None = None,
+        at: When | None = None,
+        since: When | None = None,
+        until: When | None = None,
+        known: When | None = None,
+        session: str | None = None,
+        source: str | None = None,
+        kind: str = "episode",
+        pinned: bool = False,
+        meta: Mapping[str, Any] | None = None,
+        supersedes: Sequence[int] = (),
+    ) -> Ids:
+        """Remember texts or items, verbatim; on the disk and searchable when it returns. All of a call or nothing.
+
+        at: when it happened; since/until: when it holds; known: when it became known (default now: an import of old
+        talk may say so, and only then does `as_of` see it in the past). session: items of one session are
+        neighbours. supersedes: live items whose validity ends where this begins (`since`, else `at`, else now).
+        Returns the new ids with their scope. Raises ValueError and TypeError for what cannot be kept.
+        """
+        path = self._scope(scope)
+        common = {
+            "kind": kind, "session": session, "source": source, "pinned": pinned, "meta": dict(meta or {}),
+            **{name: None if t is None else moment(t, name=name)
+               for name, t in (("at", at), ("since", since), ("until", until), ("known", known))},
+        }  # fmt: skip
+        new = [item_of(one, path, common) for one in ([what] if isinstance(what, str | Item) else what)]
+        if not new:
+            return Ids(scope=path)
+        tokens = [analysis.tokens_of(item) for item in new]
+        now = self._clock()
+        with self._store.write() as db:
+            self._flush(db)
+            ids = []
+            for of, places in by_scope(new):
+                row = rows.scope_id(db, of)
+                some = [new[place] for place in places]
+                ids += write.insert(db, row, some, [tokens[place] for place in places], now, op="add")
+                if not self.scheme.local:
+                    jobs.put(db, "write", row, {"first": ids[-len(some)], "last": ids[-1]}, len(some), now)
+            if supersedes:
+                ends = new[0].since if new[0].since is not None else new[0].at if new[0].at is not None else now
+                write.close(db, rows.scope_id(db, path), dict.fromkeys(supersedes, ends), now, by=ids)
+            self._check_budget(db)
+        self._derive(new, ids)
+        return Ids(ids, scope=path)
+
+    def link(self, src: int, rel: str, dst: int, *, weight: float = 1.0, scope: str | None = None) -> int:
+        """Relate two live items of a scope; returns the link's id."""
+        path = self._scope(scope)
+        now = self._clock()
+        with self._store.write() as db:
+            live = {id_: item for id_, item in rows.items(db, {src, dst}, rows.scopes_under(db, path)).items() if item.gone is None}
+            self._all_there([src, dst], live)
+            return write.link(db, rows.scope_id(db, path), [Link(src=src, rel=rel, dst=dst, weight=weight)], now)[0]
+
+    def _derive(self, new: Sequence[Item], ids: Sequence[int]) -> None:
+        """What follows from new items and is fast: the scheme's own write, then vectors."""
+        if self.scheme.local and self._derives():
+            for of, places in by_scope(new):
+                self._write_scheme(of, [ids[place] for place in places])
+        if self.embedder is not None:
+            self.embed()
+
+    def embed(self, *, limit: int | None = None) -> int:
+        """Give every live item a vector of the present embedder; how many it made. Each batch is kept at once."""
+        made, after = 0, 0
+        while self.embedder is not None and (limit is None or made < limit):
+            with self._store.read() as db:
+                some = vectors.pending(db, vectors.model_id(db, self.embedder), _EMBED, after)
+            if not some:
+                break
+            rows_ = self.embedder.embed([text for _, text in some])
+            with self._store.write() as db:
+                vectors.put(db, vectors.register(db, self.embedder), [id_ for id_, _ in some], rows_)
+            made, after = made + len(some), some[-1][0]
+        return made
+
+    def work(self) -> list[Job]:
+        """Run the waiting jobs of every scope (a scheme that calls a model, vectors); returns those still waiting."""
+        for job in self.jobs(scope="/", waiting=True):
+            try:
+                self._write_scheme(job.scope, range(job.detail["first"], job.detail["last"] + 1))
+            except Exception as error:  # noqa: BLE001 - a job that fails is kept with its reason
+                with self._store.write() as db:
+                    jobs.fail(db, job.id, f"{type(error).__name__}: {error}")
+                continue
+            with self._store.write() as db:
+                jobs.advance(db, job.id, job.total, self._clock())
+        if self.embedder is not None:
+            self.embed()
+        return self.jobs(scope="/", waiting=True)
+
+    def jobs(self, *, scope: str | None = None, waiting: bool = False) -> list[Job]:
+        """Slow work of a scope: what is waiting, how far it is, why it stands still."""
+        with self._store.read() as db:
+            return jobs.find(db, list(rows.scopes_under(db, self._scope(scope))), waiting=waiting)
+
+    # --- recall --------------------------------------------------------------------------------------------------
+
+    def recall(
+        self,
+        query: str,
+        k: int = 5,
+        *,
+        scope: str | None = None,
+        as_of: When | None = None,
+        max_tokens: int | None = None,
+        kinds: Sequence[str] | None = None,
+    ) -> Hits:
+        """The k live items that answer a query best, best first, each with the parts of its score.
+
+        as_of reads the past: items and links that were known, live and held then. max_tokens keeps the best hits
+        whose texts fit a prompt (4 characters a token). kinds: only these. Near duplicates come once.
+        `hits.known` is the probability that the answer is in memory at all.
+        """
+        if not isinstance(query, str):
+            raise TypeError(f"query is a {type(query).__name__}; give the question as text")
+        if isinstance(k, bool) or not isinstance(k, int) or k < 0:
+            raise ValueError(f"k={k!r} is not a number of hits; give an int of at least 0")
+        if kinds is not None and (unknown := set(kinds) - set(KINDS)):
+            raise ValueError(f"kinds has {sorted(unknown)}; choose from {', '.join(KINDS)}")
+        path = self._scope(scope)
+        now = self._clock() if as_of is None else moment(as_of, name="as_of")
+        with self._store.read() as db:
+            view = self._view(db, path, as_of=None if as_of is None else now, kinds=kinds)
+            wanted = Query(text=query, k=wider(k), now=now, kinds=None if kinds is None else tuple(kinds))
+            found = self.scheme.recall(wanted, view) if k and len(view) else []
+            belief = calibrate.known(query, found, view)
+        chosen = pick(found, k, max_tokens)
+        hits = Hits(chosen, query=query, scope=path, known=belief.known, threshold=belief.threshold, error=belief.error)
+        if self._log_queries and as_of is None and chosen:
+            self._log(path, now, hits)
+        return hits
+
+    def get(self, ids: int | Sequence[int], *, scope: str | None = None) -> list[Item]:
+        """Live items by id, in the order asked. Raises UnknownItem when one is not live in the scope."""
+        ids, path = self._ids(ids, scope)
+        with self._store.read() as db:
+            found = {i: x for i, x in rows.items(db, ids, rows.scopes_under(db, path)).items() if x.gone is None}
+        self._all_there(ids, found)
+        return [found[id_] for id_ in ids]
+
+    def items(self, *, scope: str | None = None, as_of: When | None = None) -> list[Item]:
+        """Every live item of a scope, by id; with as_of, as it was."""
+        with self._store.read() as db:
+            return self._view(db, self._scope(scope), as_of=None if as_of is None else moment(as_of, name="as_of")).every()
+
+    def links(self, ids: int | Sequence[int], *, scope: str | None = None, as_of: When | None = None) -> list[Link]:
+        """Live links around items; with as_of, as they were."""
+        ids, path = self._ids(ids, scope)
+        with self._store.read() as db:
+            return self._view(db, path, as_of=None if as_of is None else moment(as_of, name="as_of")).links(ids)
+
+    def count(self, *, scope: str | None = None) -> int:
+        """How many live items a scope holds now."""
+        with self._store.read() as db:
+            return len(self._view(db, self._scope(scope)))
+
+    # --- learn, sleep ---------------------------------------------------------------------------------------------
+
+    def learn(self, hits: Hits, reward: float) -> None:
+        """Tell how useful hits were, reward in [-1, 1]: give the useful ones alone (`hits.only(ids)`) with reward 1.
+
+        The scheme's policy changes and is kept in the file. Hits whose items went meanwhile are left out.
+        """
+        if not isinstance(hits, Hits):
+            raise TypeError(f"hits is a {type(hits).__name__}; give the Hits that recall returned, or hits.only(ids)")
+        if isinstance(reward, bool) or not isinstance(reward, int | float) or not -1 <= reward <= 1:
+            raise ValueError(f"reward={reward!r} is outside [-1, 1]; give -1 for harmful, 0 for useless, 1 for useful")
+        for turn in range(TRIES):
+            with self._store.read() as db:
+                view = self._view(db, hits.scope)
+                live = view.get(hit.item.id for hit in hits)
+                kept = Hits((hit for hit in hits if hit.item.id in live and live[hit.item.id].gone is None),
+                            query=hits.query, scope=hits.scope, known=hits.known)  # fmt: skip
+                changes = self.scheme.learn(kept, float(reward), view)
+            try:
+                with self._store.write() as db:
+                    self._flush(db)
+                    self._apply(db, hits.scope, changes, view.version, op="learn")
+                    db.execute(
+                        "UPDATE asked SET reward = ? WHERE id = (SELECT max(id) FROM asked WHERE query = ? AND scope = ?)",
+                        (float(reward), hits.query, rows.scope_id(db, hits.scope)),
+                    )
+                return
+            except ConflictError:
+                if turn == TRIES - 1:
+                    raise
+
+    def consolidate(self, *, budget: int | str | None = None, scope: str | None = None) -> Report:
+        """Sleep: merge, link, forget within bytes; what would hurt recall of past questions is not committed."""
+        limit = self._budget if budget is None else sizes.parse(budget)
+        return consolidate(self, self._scope(scope), limit)
+
+    # --- forget ---------------------------------------------------------------------------------------------------
+
+    def forget(self, ids: int | Sequence[int], *, scope: str | None = None, erase: bool = False) -> Ids:
+        """Forget items and everything that was known only through them; returns all ids that went.
+
+        They can be restored inside the window; `erase=True` leaves no window and no bytes. Ids must be live in the
+        scope (ids and hits know theirs), else UnknownItem and nothing is forgotten.
+        """
+        ids, path = self._ids(ids, scope)
+        with self._store.write() as db:
+            self._flush(db)
+            went = forget.tombstone(db, rows.scopes_under(db, path), ids, self._clock(), op="forget")
+            if erase:
+                self._erased.texts |= forget.erase(db, went, self._clock())
+        if erase and went:
+            self._store.vacuum()
+        return Ids(went, scope=path)
+
+    def restore(self, ids: int | Sequence[int], *, scope: str | None = None) -> Ids:
+        """Bring forgotten items back, with what went with them; UnknownItem once they are erased."""
+        ids, path = self._ids(ids, scope)
+        with self._store.write() as db:
+            came = forget.restore(db, rows.scopes_under(db, path), ids, self._clock())
+        return Ids(came, scope=path)
+
+    def erase(self, *, window: float | None = None) -> int:
+        """Erase what was forgotten longer ago than the restore window (or `window` seconds): bytes and all."""
+        now = self._clock()
+        with self._store.write() as db:
+            texts = forget.erase(db, forget.due(db, now - (self._window if window is None else window)), now)
+        self._erased.texts |= texts
+        if texts:
+            self._store.vacuum()
+        return len(texts)
+
+    def verify_forgotten(self, id: int, *, text: str | None = None) -> forget.Receipt:  # noqa: A002 - the field's word
+        """Search the tables for an item and the files for its text; the text is known to the handle that erased it."""
+        data = self._erased.texts.get(id) if text is None else text.encode("utf-8", "surrogatepass")
+        self._store.checkpoint()
+        with self._store.read() as db:
+            return forget.verify(db, self._store.files(), id, data)
+
+    def wipe(self, store: str) -> None:
+        """Erase everything of every scope. `store` must be the store's own name (`memory.name`)."""
+        if store != self.name:
+            raise ValueError(f"store={store!r} is not the name of this store; read it from memory.name to wipe it")
+        with self._store.write() as db:
+            self._asked.clear()
+            for table in ("posting", "vector", "link_source", "link", "provenance", "past", "asked", "state", "job", "item",
+                          "event", "scope", "model"):  # fmt: skip
+                db.execute(f"DELETE FROM {table}")
+            rows.event(db, "wipe", self._clock())
+        self._shelves.clear()
+        self._store.vacuum()
+
+    # --- time -----------------------------------------------------------------------------------------------------
+
+    def history(self, id: int, *, scope: str | None = None) -> list[Event]:  # noqa: A002 - the field's word
+        """What became of an item, oldest first."""
+        ids, path = self._ids(id, scope)
+        with self._store.read() as db:
+            found = rows.items(db, ids, rows.scopes_under(db, path))
+            self._all_there(ids, found)
+            return history.history(db, rows.scope_id(db, found[id].scope), id)
+
+    def diff(self, before: When, after: When, *, scope: str | None = None) -> Diff:
+        """What became recallable and what ceased to be, between two times."""
+        with self._store.read() as db:
+            return history.diff(db, self._scope(scope), moment(before, name="before"), moment(after, name="after"))

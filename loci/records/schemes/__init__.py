@@ -1,0 +1,1 @@
+"""Schemes: one paper, one file."""

@@ -1,0 +1,245 @@
+"""One SQLite file: opening it safely, reading snapshots, writing short transactions.
+
+Readers see a snapshot (WAL) and never wait; writers queue on the file's write lock, across threads and processes.
+`secure_delete` is on: what is erased is overwritten with zeros.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sqlite3
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from loci.core.errors import Busy, ClosedError, LociError, NotAStore, ReadOnly, StorageFull, StoreError
+from loci.records import schema
+
+_BUSY_S = 30.0
+_MAGIC = b"SQLite format 3\x00"
+
+
+class Store:
+    """The file and its connections: one writer, one reader for each thread."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        if str(path) == ":memory:":  # a file of its own that goes when it is closed: the same laws hold
+            self._folder = tempfile.TemporaryDirectory(prefix="loci-")
+            path = Path(self._folder.name) / "memory.db"
+        self.path = Path(path)
+        self._lock = threading.RLock()
+        self._local = threading.local()
+        self._all: list[sqlite3.Connection] = []
+        self.closed = False
+        self._check_file()
+        self._writer = self._connect()
+        try:
+            with errors(self.path):
+                self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_file(self) -> None:
+        if self.path.is_dir():
+            raise NotAStore(f"{self.path} is a folder; give the path of a file such as {self.path / 'memory.db'}")
+        if not self.path.parent.is_dir():
+            raise StoreError(f"folder {self.path.parent} does not exist; create it, or give another path")
+        try:
+            with self.path.open("rb") as file:
+                head = file.read(72)
+        except FileNotFoundError:
+            return
+        except PermissionError as error:
+            raise ReadOnly(f"{self.path} cannot be read ({error.strerror}); check its permissions") from error
+        if not head:
+            return
+        if not head.startswith(_MAGIC):
+            raise NotAStore(f"{self.path} is not a loci store (no SQLite header); it was left as it is, give another path")
+        if len(head) < 72 or int.from_bytes(head[68:72], "big") not in (0, schema.APPLICATION_ID):
+            raise NotAStore(f"{self.path} is another program's database; it was left as it is, give another path")
+
+    def _connect(self) -> sqlite3.Connection:
+        if self.closed:
+            raise ClosedError(f"this memory was closed; open it again with Memory({str(self.path)!r})")
+        with errors(self.path):
+            connection = sqlite3.connect(
+                self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=256
+            )
+        connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_S * 1000)}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute("PRAGMA synchronous = FULL")  # acknowledged means on the disk
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute("PRAGMA cache_size = -32000")
+        self._all.append(connection)
+        return connection
+
+    def _prepare(self) -> None:
+        """Bring the file to the newest schema; a file of a newer loci, or of nobody we know, is refused."""
+        (version,) = self._writer.execute("PRAGMA user_version").fetchone()
+        (owner,) = self._writer.execute("PRAGMA application_id").fetchone()
+        (tables,) = self._writer.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if owner != schema.APPLICATION_ID and (tables or version):
+            raise NotAStore(f"{self.path} is another program's database; it was left as it is, give another path")
+        if version > schema.VERSION:
+            raise NotAStore(
+                f"{self.path} has schema {version}, this loci knows up to {schema.VERSION}; upgrade loci to open it"
+            )
+        if version == schema.VERSION:
+            self._writer.execute("SELECT count(*) FROM item WHERE id < 0").fetchone()  # a damaged file fails here
+            return
+        if not version:
+            self._writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            self._writer.execute("PRAGMA journal_mode = WAL")
+        else:
+            self._backup(version)
+        with self.write() as db:
+            (version,) = db.execute("PRAGMA user_version").fetchone()  # another process may have been first
+            for number, script in enumerate(schema.LADDER[version:], start=version + 1):
+                for statement in _statements(script):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {number}")
+            db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+            db.execute("INSERT OR IGNORE INTO about VALUES ('store', ?)", (uuid.uuid4().hex,))
+
+    def _backup(self, version: int) -> None:
+        copy = self.path.with_name(f"{self.path.name}.schema{version}.bak")
+        if not copy.exists():
+            self._writer.execute("VACUUM INTO ?", (str(copy),))
+
+    @property
+    def reader(self) -> sqlite3.Connection:
+        """This thread's connection for reads."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None or self.closed:
+            connection = self._connect()
+            self._local.connection = connection
+        return connection
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """One snapshot: everything read inside agrees with everything else. Nested reads share the outer one."""
+        db = self.reader
+        if db.in_transaction:
+            yield db
+            return
+        with errors(self.path):
+            db.execute("BEGIN")
+            try:
+                yield db
+            finally:
+                if db.in_transaction:
+                    db.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One write transaction, on the disk when it returns; rolled back whole on any error."""
+        with self._lock, errors(self.path):
+            if self.closed:
+                raise ClosedError(f"this memory was closed; open it again with Memory({str(self.path)!r})")
+            db = self._writer
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+
+    @property
+    def id(self) -> str:
+        """The store's own name, given at its creation."""
+        with self.read() as db:
+            return str(db.execute("SELECT value FROM about WHERE key = 'store'").fetchone()[0])
+
+    def checkpoint(self) -> None:
+        """Move the log into the file and cut it to nothing, as far as readers elsewhere allow."""
+        with self._lock, errors(self.path):
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def vacuum(self) -> None:
+        """Rewrite the file without free pages, then cut the log: what was erased is then nowhere in the files."""
+        with self._lock, errors(self.path):
+            self._writer.execute("VACUUM")
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def shrink(self) -> None:
+        """Give free pages back to the disk."""
+        with self._lock, errors(self.path):
+            self._writer.execute("PRAGMA incremental_vacuum").fetchall()
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the store holds: pages in use, indexes included, log and free pages not."""
+        with self.read() as db:
+            (pages,) = db.execute("PRAGMA page_count").fetchone()
+            (free,) = db.execute("PRAGMA freelist_count").fetchone()
+            (size,) = db.execute("PRAGMA page_size").fetchone()
+        return int((pages - free) * size)
+
+    def files(self) -> list[Path]:
+        """The files that make up the store."""
+        names = (self.path.name + end for end in ("", "-wal", "-shm", "-journal"))
+        return [path for name in names if (path := self.path.with_name(name)).exists()]
+
+    def close(self) -> None:
+        """Close every connection; closing twice is fine."""
+        with self._lock:
+            self.closed = True
+            for connection in self._all:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.close()
+            self._all.clear()
+            if self._folder is not None:
+                self._folder.cleanup()
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Cut a script into statements: `executescript` would commit the transaction that it must be part of."""
+    statement = ""
+    for line in script.splitlines():
+        statement += line.split("--")[0] + "\n"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+@contextlib.contextmanager
+def errors(path: Path) -> Iterator[None]:
+    """Turn SQLite's and the system's errors into ours: what happened, and what to do."""
+    try:
+        yield
+    except LociError:
+        raise
+    except sqlite3.Error as error:
+        raise _translated(error, path) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"no space left for {path}; nothing of this call was kept, free some space") from error
+        raise
+
+
+def _translated(error: sqlite3.Error, path: Path) -> Exception:
+    text = str(error)
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if isinstance(error, sqlite3.ProgrammingError) and "closed" in text:
+        return ClosedError(f"this memory was closed; open it again with Memory({str(path)!r})")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return Busy(f"{path} was locked by another process for {_BUSY_S:.0f} s; nothing was written, call again")
+    if code == sqlite3.SQLITE_FULL:
+        return StorageFull(f"no space left for {path}; nothing of this call was kept, free some space")
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return ReadOnly(f"{path} or its folder cannot be written ({text}); nothing was written, check permissions")
+    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return NotAStore(f"{path} is damaged ({text}); it was left as it is, run `loci doctor {path}` or restore a backup")
+    if code == sqlite3.SQLITE_IOERR:
+        return StorageFull(f"{path} could not be written ({text}); nothing of this call was kept, check the disk")
+    return StoreError(f"{path}: {text}")

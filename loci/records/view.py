@@ -1,0 +1,201 @@
+"""A view: what a scheme sees. One scope, one version, read only, nothing loaded before it is asked for."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loci.core.ports import F32, I64, Embedder
+from loci.records import analysis, postings, rows, vectors
+from loci.records.item import KINDS, Item, Link
+from loci.records.ledger import F64, Ledger
+from loci.records.vectors import Matrix
+
+
+class Shelf:
+    """What is kept in memory between reads of one scope: its ledger, its vectors, and what schemes built on them."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.matrices: dict[int, Matrix] = {}
+        self.built: dict[str, tuple[int, Any]] = {}  # name -> (version, thing)
+
+    def renewed(self, ledger: Ledger) -> Shelf:
+        """A shelf for a newer ledger that takes over what can still serve; readers of the old one are not disturbed."""
+        shelf = Shelf(ledger)
+        shelf.matrices = dict(self.matrices)
+        shelf.built = dict(self.built)
+        return shelf
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays held."""
+        return self.ledger.nbytes + sum(matrix.nbytes for matrix in self.matrices.values())
+
+
+class View:
+    """A snapshot of the items at or under a scope, as they stood at `when`. Arrays are over its N items.
+
+    `live` (N,) tells which items may be recalled; `ledger` holds their numbers; scores outside `live` do not count.
+    """
+
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        path: str,
+        shelf: Shelf,
+        *,
+        scheme: str,
+        when: float,
+        past: bool = False,
+        embedders: Sequence[Embedder] = (),
+        kinds: Sequence[str] | None = None,
+    ) -> None:
+        self._db = db
+        self._shelf = shelf
+        self._scheme = scheme
+        self._embedders = embedders
+        self._dense: dict[str, F32 | None] = {}
+        self.scope = path
+        self.when = when
+        self.past = past  # True: the past as it was, so nothing may be built on it
+        self.ledger = shelf.ledger
+        self.version = shelf.ledger.seq
+        self.live: NDArray[np.bool_] = self.ledger.now(when)
+        if kinds is not None:
+            self.live = self.live & np.isin(self.ledger.kind, [KINDS.index(kind) for kind in kinds])
+
+    def __len__(self) -> int:
+        """How many items are live."""
+        return int(np.count_nonzero(self.live))
+
+    def postings(self, terms: Sequence[str], *, k1: float = 1.2, b: float = 0.75) -> dict[str, tuple[I64, F64]]:
+        """BM25 by term: the places of the items that contain it, and its share of their scores."""
+        scopes = self.ledger.scopes
+        lists = postings.read(self._db, list(scopes), list(dict.fromkeys(terms)))
+        items, tokens = self._totals()
+        parts = postings.bm25(lists, items=items, tokens=tokens, k1=k1, b=b)
+        found = {}
+        for term, (ids, part) in parts.items():
+            places = self.ledger.places(ids)
+            inside = places >= 0
+            found[term] = places[inside], part[inside]
+        return found
+
+    def lexical(self, text: str, *, k1: float = 1.2, b: float = 0.75) -> F64:
+        """BM25 of every item for a text: (N,), 0 where no term is shared."""
+        scores = np.zeros(len(self.ledger))
+        for places, part in self.postings(analysis.query_tokens(text), k1=k1, b=b).values():
+            scores[places] += part  # an item stands once in a posting list
+        return scores
+
+    def _totals(self) -> tuple[int, int]:
+        items = tokens = 0
+        for some in rows.batches(self.ledger.scopes):
+            sql = f"SELECT total(items), total(tokens) FROM scope WHERE id IN ({rows.marks(some)})"
+            n, t = self._db.execute(sql, some).fetchone()
+            items, tokens = items + int(n), tokens + int(t)
+        return items, tokens
+
+    def dense(self, text: str) -> F32 | None:
+        """Cosine of every item with a text: (N,), 0 where an item has no vector yet; None without an embedder."""
+        if text not in self._dense:
+            self._dense[text] = self._cosines(text)
+        return self._dense[text]
+
+    def _cosines(self, text: str) -> F32 | None:
+        scores: F32 | None = None
+        served = np.zeros(len(self.ledger), bool)
+        for embedder in self._embedders:  # newest first: an older model serves what is not yet embedded again
+            matrix = self.matrix(embedder)
+            if matrix is None:
+                continue
+            if scores is None:
+                scores = np.zeros(len(self.ledger), np.float32)
+            have = np.zeros(len(self.ledger), bool)
+            have[self.ledger.places(matrix.have)] = True
+            fresh = have & ~served
+            if fresh.any():
+                cosines = matrix.rows @ embedder.embed([text])[0]
+                scores[fresh] = cosines[fresh]
+                served |= fresh
+        return scores
+
+    def matrix(self, embedder: Embedder | None = None) -> Matrix | None:
+        """The vectors of an embedder (by default the newest) over the items; None when there are none."""
+        embedder = embedder or (self._embedders[0] if self._embedders else None)
+        model = None if embedder is None else vectors.model_id(self._db, embedder)
+        if embedder is None or model is None:
+            return None
+        held = self._shelf.matrices.get(model)
+        if held is None or len(held.ids) != len(self.ledger) or len(held.have) < len(held.ids):
+            held = vectors.matrix(self._db, model, embedder.dim, self.ledger.ids, held)
+            self._shelf.matrices[model] = held
+        return held
+
+    @property
+    def embedder(self) -> Embedder | None:
+        """The memory's embedder, None when it works without."""
+        return self._embedders[0] if self._embedders else None
+
+    def top(self, scores: NDArray[np.floating[Any]], k: int, *, positive: bool = True) -> I64:
+        """Places of the k best live items by score, ties to the older one; only scores above 0 unless told."""
+        usable = self.live & (scores > 0) if positive else self.live
+        places = np.flatnonzero(usable)
+        if len(places) > 4 * k + 64:
+            kth = np.partition(scores[places], len(places) - k)[len(places) - k] if k else np.inf
+            places = places[scores[places] >= kth]
+        return places[np.lexsort((places, -scores[places]))][:k]
+
+    def items(self, places: Iterable[int]) -> list[Item]:
+        """The items at places, in that order."""
+        ids = [int(self.ledger.ids[place]) for place in places]
+        found = rows.items(self._db, ids, self.ledger.scopes)
+        return [found[id_] for id_ in ids]
+
+    def get(self, ids: Iterable[int]) -> dict[int, Item]:
+        """Items by id, as far as they belong to the scope."""
+        return rows.items(self._db, ids, self.ledger.scopes)
+
+    def texts(self, places: Iterable[int]) -> list[str]:
+        """Only the texts of the items at places, in that order."""
+        ids = [int(self.ledger.ids[place]) for place in places]
+        found: dict[int, str] = {}
+        for some in rows.batches(ids):
+            found |= self._db.execute(f"SELECT id, text FROM item WHERE id IN ({rows.marks(some)})", some).fetchall()
+        return [found[id_] for id_ in ids]
+
+    def every(self) -> list[Item]:
+        """Every live item, by id."""
+        return self.items(np.flatnonzero(self.live).tolist())
+
+    def links(self, ids: Iterable[int]) -> list[Link]:
+        """Links around items that were live, held and were known at the view's time."""
+        found = rows.links(self._db, ids)
+        return [link for link in found if self._stands(link)]
+
+    def _stands(self, link: Link) -> bool:
+        known = link.known is None or link.known <= self.when
+        live = link.gone is None or (self.past and link.gone > self.when)
+        holds = (link.since is None or link.since <= self.when) and (link.until is None or self.when < link.until)
+        ends = self.ledger.places(np.array([link.src, link.dst], np.int64))
+        return bool(known and live and holds and (ends >= 0).all() and self.live[ends].all())
+
+    def state(self, name: str) -> bytes | None:
+        """What the scheme saved under a name for this very scope."""
+        sql = "SELECT data FROM state JOIN scope ON scope.id = state.scope WHERE scheme = ? AND name = ? AND path = ?"
+        row = self._db.execute(sql, (self._scheme, name, self.scope)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def built(self, name: str, build: Callable[[], Any]) -> Any:
+        """A thing that the scheme derives from the whole view, kept in memory until the scope changes."""
+        if self.past:
+            return build()
+        held = self._shelf.built.get(name)
+        if held is None or held[0] != self.version:
+            held = self._shelf.built[name] = (self.version, build())
+        return held[1]

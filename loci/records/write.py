@@ -1,0 +1,137 @@
+"""Writing, inside one transaction: new items, and the changes that a scheme proposed."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from loci.core.errors import ConflictError, UnknownItem
+from loci.records import analysis, forget, postings, rows
+from loci.records.item import Item, Link
+from loci.records.scheme import Changes
+
+_INSERT = """INSERT INTO item (id, scope, kind, text, at, since, until, known, changed, session, source, value, uses,
+             pinned, meta, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
+
+def insert(
+    db: sqlite3.Connection, scope: int, new: Sequence[Item], tokens: Sequence[Sequence[str]], now: float, *, op: str
+) -> list[int]:
+    """Add items of one scope, already tokenised; their ids, rising and never used before."""
+    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'item'").fetchone()
+    first = (row[0] if row else 0) + 1
+    ids = list(range(first, first + len(new)))
+    version = rows.event(db, op, now, scope=scope, first=first, last=ids[-1])
+    db.executemany(
+        _INSERT,
+        (
+            (
+                id_, scope, item.kind, item.text, item.at, item.since, item.until,
+                now if item.known is None else item.known, now if item.known is None else item.known,
+                item.session, item.source, item.value, item.uses, int(item.pinned),
+                json.dumps(dict(item.meta), ensure_ascii=False, sort_keys=True) if item.meta else "{}", version,
+            )
+            for id_, item in zip(ids, new, strict=True)
+        ),
+    )  # fmt: skip
+    db.executemany(
+        "INSERT OR IGNORE INTO provenance VALUES (?, ?)",
+        ((id_, source) for id_, item in zip(ids, new, strict=True) for source in item.sources),
+    )
+    postings.add(db, scope, ids, tokens)
+    return ids
+
+
+def close(db: sqlite3.Connection, scope: int, ends: Mapping[int, float], now: float, *, by: Sequence[int] = ()) -> None:
+    """End the validity of items: what was believed before stays readable with `as_of`."""
+    for id_, until in ends.items():
+        row = db.execute("SELECT since, until, changed, gone, scope FROM item WHERE id = ?", (id_,)).fetchone()
+        if row is None or row[4] != scope or row[3] is not None:
+            raise UnknownItem(f"item {id_} is not live in this scope, so nothing can supersede it; recall it first")
+        keep_past(db, id_, now)
+        until = until if row[0] is None else max(until, row[0])
+        version = rows.event(db, "close", now, scope=scope, first=id_, detail={"until": until, "by": list(by)})
+        db.execute("UPDATE item SET until = ?, changed = ?, version = ? WHERE id = ?", (until, now, version, id_))
+
+
+def keep_past(db: sqlite3.Connection, id_: int, now: float) -> None:
+    """Write down what is believed of an item until now, before that changes."""
+    db.execute(
+        "INSERT INTO past SELECT id, since, until, gone, changed, ? FROM item WHERE id = ? AND changed < ?",
+        (now, id_, now),
+    )
+
+
+def link(db: sqlite3.Connection, scope: int, new: Sequence[Link], now: float) -> list[int]:
+    """Add links between live items of one scope."""
+    ids = []
+    for one in new:
+        known = now if one.known is None else one.known
+        ids.append(
+            int(
+                db.execute(
+                    "INSERT INTO link (src, rel, dst, weight, since, until, known) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (one.src, one.rel, one.dst, one.weight, one.since, one.until, known),
+                ).lastrowid
+                or 0
+            )
+        )
+        db.executemany("INSERT OR IGNORE INTO link_source VALUES (?, ?)", ((ids[-1], s) for s in one.sources))
+    if ids:
+        rows.event(db, "link", now, scope=scope, detail={"links": [ids[0], ids[-1]]})
+    return ids
+
+
+def apply(
+    db: sqlite3.Connection, scheme: str, scope: int, changes: Changes, read_at: int, now: float, *, op: str
+) -> list[int]:
+    """Apply a scheme's changes to one scope, or refuse them whole when rows moved since event `read_at`."""
+    touched = {source for new in changes.put for source in new.item.sources}
+    touched |= {end for one in changes.link for end in (one.src, one.dst, *one.sources) if end > 0}
+    _still(db, scope, touched | {*changes.close, *changes.forget, *changes.value}, read_at)
+    ids: list[int] = []
+    if changes.put:
+        new = [replace(one.item, id=0) for one in changes.put]
+        ids = insert(db, scope, new, [analysis.tokens_of(item) for item in new], now, op=op)
+    alias = {one.alias: id_ for one, id_ in zip(changes.put, ids, strict=True)}
+    if unknown := {end for one in changes.link for end in (one.src, one.dst) if end <= 0 and end not in alias}:
+        raise ValueError(f"links name aliases {sorted(unknown)} that no put item has; put them in the same Changes")
+    link(db, scope, [replace(x, src=alias.get(x.src, x.src), dst=alias.get(x.dst, x.dst)) for x in changes.link], now)
+    close(db, scope, changes.close, now, by=ids)
+    if changes.forget:
+        forget.tombstone(db, {scope}, changes.forget, now, op=op)
+    if changes.value:
+        version = rows.event(
+            db, op, now, scope=scope, first=min(changes.value), last=max(changes.value), detail={"values": len(changes.value)}
+        )
+        db.executemany(
+            "UPDATE item SET value = ?, uses = ?, version = ? WHERE id = ?",
+            ((value, uses, version, id_) for id_, (value, uses) in changes.value.items()),
+        )
+    save(db, scheme, scope, changes.state)
+    return ids
+
+
+def save(db: sqlite3.Connection, scheme: str, scope: int, state: Mapping[str, bytes | None]) -> None:
+    """Keep or drop parts of a scheme's state."""
+    for name, data in state.items():
+        if data is None:
+            db.execute("DELETE FROM state WHERE scheme = ? AND name = ? AND scope = ?", (scheme, name, scope))
+        else:
+            db.execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?)", (scheme, name, scope, data))
+
+
+def _still(db: sqlite3.Connection, scope: int, ids: set[int], read_at: int) -> None:
+    left = set(ids)
+    for some in rows.batches(sorted(ids)):
+        for id_, of, gone, version in db.execute(
+            f"SELECT id, scope, gone, version FROM item WHERE id IN ({rows.marks(some)})", some
+        ):
+            if of == scope and gone is None and version <= read_at:
+                left.discard(id_)
+    if left:
+        raise ConflictError(
+            f"items {sorted(left)[:5]} moved, went or lie outside the scope since event {read_at}; read again, then write"
+        )
