@@ -1,22 +1,219 @@
-"""Sleep (to come)."""
+"""Sleep: merge what repeats, apply what the scheme proposes, forget down to a byte budget. Nothing that hurts.
+
+Each step is a proposal. It is replayed against the scope's own past questions on a view in which the step has already
+happened, and committed only if the recall of what those questions needed does not fall. Pinned items are never
+dropped. What is dropped for the budget is erased, since a tombstone frees no bytes; merges can be restored.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from loci.core.errors import ConflictError
+from loci.records import forget, keep, merge, rows
+from loci.records.item import Item
+from loci.records.scheme import Query
+from loci.records.view import View
+
 if TYPE_CHECKING:
-    from loci.records.memory import Memory
+    from loci.records.handle import Handle
+
+QUESTIONS = 200  # the newest questions of the log that the gate replays
+K = 10
+_ROUNDS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One proposal and what became of it: recall of past questions before and after, and whether it was committed."""
+
+    what: str  # "merge", "derive", "forget"
+    items: int
+    before: float
+    after: float
+    committed: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What sleep did."""
+    """What sleep did. `met` tells whether the store now fits the budget (True without one)."""
 
-    before: int
-    after: int
+    bytes_before: int
+    bytes_after: int
+    budget: int | None
+    met: bool
+    questions: int  # past questions that the gate replayed
+    merged: int = 0
+    derived: int = 0
+    forgotten: int = 0
+    erased: int = 0  # whose restore window had passed
+    steps: list[Step] = field(default_factory=list)
 
 
-def consolidate(memory: Memory, scope: str, budget: int | None) -> Report:
-    """To come."""
-    return Report(memory.nbytes, memory.nbytes)
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Past questions with the items they needed: those that were rewarded, else the best hit."""
+
+    asked: tuple[tuple[str, frozenset[int]], ...]
+
+    def recall(self, handle: Handle, view: View, into: Mapping[int, int]) -> float:
+        """Share of needed items among the first K hits of the view, 1 without questions; `into` follows merges."""
+        if not self.asked:
+            return 1.0
+        shares = []
+        for text, needed in self.asked:
+            hits = handle.scheme.recall(Query(text=text, k=K, now=view.when), view)
+            found = {hit.item.id for hit in hits}
+            shares.append(sum(into.get(id_, id_) in found for id_ in needed) / len(needed))
+        return float(np.mean(shares))
+
+
+def consolidate(handle: Handle, path: str, budget: int | None) -> Report:
+    """Run the steps in order: erase what is due, merge, the scheme's own, forget; report every one."""
+    handle.flush()
+    before = handle.nbytes
+    erased = handle.erase()
+    gate = _gate(handle, path)
+    steps = [_merge(handle, path, gate), _derive(handle, path, gate, budget)]
+    if budget is not None:
+        steps += _fit(handle, path, gate, budget)
+    if any(step.committed for step in steps):
+        handle.flush()
+    after = handle.nbytes
+
+    def done(what: str) -> int:
+        return sum(step.items for step in steps if step.what == what and step.committed)
+
+    return Report(
+        bytes_before=before, bytes_after=after, budget=budget, met=budget is None or after <= budget,
+        questions=len(gate.asked), merged=done("merge"), derived=done("derive"), forgotten=done("forget"),
+        erased=erased, steps=[step for step in steps if step.items],
+    )  # fmt: skip
+
+
+def _gate(handle: Handle, path: str) -> Gate:
+    with handle.reading() as db:
+        view = handle.view(db, path)
+        asked = []
+        for query, hits, reward in _log(db, view, QUESTIONS):
+            live = [id_ for id_ in json.loads(hits) if _lives(view, id_)]
+            needed = live if reward is not None and reward > 0 else live[:1]
+            if needed and (reward is None or reward > 0):
+                asked.append((query, frozenset(needed)))
+    return Gate(tuple(asked))
+
+
+def _log(db: sqlite3.Connection, view: View, most: int) -> list[tuple[str, str, float | None]]:
+    found = []
+    for some in rows.batches(view.ledger.scopes):
+        sql = f"SELECT id, query, hits, reward FROM asked WHERE scope IN ({rows.marks(some)}) ORDER BY id DESC LIMIT ?"
+        found += db.execute(sql, (*some, most)).fetchall()
+    return [row[1:] for row in sorted(found, reverse=True)[:most]]
+
+
+def _lives(view: View, id_: int) -> bool:
+    place = int(view.ledger.places(np.array([id_], np.int64))[0])
+    return place >= 0 and bool(view.live[place])
+
+
+def _without(view: View, ids: Iterable[int]) -> View:
+    places = view.ledger.places(np.fromiter(ids, np.int64))
+    view.live = view.live.copy()
+    view.live[places[places >= 0]] = False
+    return view
+
+
+def _merge(handle: Handle, path: str, gate: Gate) -> Step:
+    """Let the oldest of near duplicates stand for all."""
+    with handle.reading() as db:
+        view = handle.view(db, path)
+        into = merge.duplicates(view.every())
+        if not into:
+            return Step("merge", 0, 1.0, 1.0, committed=False)
+        before = gate.recall(handle, view, {})
+        after = gate.recall(handle, _without(view, into), into)
+    if after < before:
+        return Step("merge", len(into), before, after, committed=False)
+    try:
+        with handle.writing() as db:
+            for gone, kept in into.items():  # what was derived from the repetition now rests on the original
+                db.execute("INSERT OR IGNORE INTO provenance SELECT item, ? FROM provenance WHERE source = ? AND item <> ?", (kept, gone, kept))
+                db.execute("INSERT OR IGNORE INTO link_source SELECT link, ? FROM link_source WHERE source = ?", (kept, gone))
+            forget.tombstone(db, rows.scopes_under(db, path), list(into), handle.now(), op="merge")
+    except (ConflictError, LookupError):  # someone else was faster: there is another night
+        return Step("merge", len(into), before, after, committed=False)
+    return Step("merge", len(into), before, after, committed=True)
+
+
+def _derive(handle: Handle, path: str, gate: Gate, budget: int | None) -> Step:
+    """What the scheme itself proposes."""
+    with handle.reading() as db:
+        view = handle.view(db, path)
+        changes = handle.scheme.consolidate(view, budget)
+        count = len(changes.put) + len(changes.link) + len(changes.close) + len(changes.forget)
+        if not changes:
+            return Step("derive", 0, 1.0, 1.0, committed=False)
+        before = gate.recall(handle, view, {})
+        after = gate.recall(handle, _without(view, [*changes.forget, *changes.close]), {})
+    if after < before:
+        return Step("derive", count, before, after, committed=False)
+    try:
+        handle.apply(path, changes, view.version, op="consolidate")
+    except ConflictError:
+        return Step("derive", count, before, after, committed=False)
+    return Step("derive", count, before, after, committed=True)
+
+
+def _fit(handle: Handle, path: str, gate: Gate, budget: int) -> list[Step]:
+    """Erase the items that are worth least a byte until the store fits, as long as no past question loses."""
+    steps: list[Step] = []
+    for _ in range(_ROUNDS):
+        handle.flush()
+        size = handle.nbytes
+        if size <= budget:
+            break
+        with handle.reading() as db:
+            view = handle.view(db, path)
+            drop = _least(view, gate, size - budget, size)
+            before = gate.recall(handle, view, {})
+            after = gate.recall(handle, _without(view, drop), {})
+        committed = bool(drop) and after >= before
+        steps.append(Step("forget", len(drop), before, after, committed=committed))
+        if not committed:
+            break
+        try:
+            with handle.writing() as db:
+                forget.tombstone(db, rows.scopes_under(db, path), drop, handle.now(), op="budget")
+            handle.erase(ids=drop)
+        except LookupError:  # an item went meanwhile: look again
+            continue
+    return steps
+
+
+def _least(view: View, gate: Gate, excess: int, size: int) -> list[int]:
+    """Ids to drop, least worth first, that free about `excess` bytes; what past questions needed stays."""
+    items = view.every()
+    uses: Counter[int] = Counter(id_ for _, needed in gate.asked for id_ in needed)
+    dim = 0 if view.embedder is None else view.embedder.dim
+    costs = {item.id: keep.cost(item, dim) for item in items}
+    scale = size / max(sum(costs.values()), 1)  # what a byte of estimate takes on the disk, pages and trees included
+    drop: list[int] = []
+    for item in reversed(keep.order(items, uses, dim=dim)):
+        if excess <= 0:
+            break
+        if not item.pinned and not uses[item.id] and not _carries(item):
+            drop.append(item.id)
+            excess -= int(costs[item.id] * min(scale, 2.0))
+    return drop
+
+
+def _carries(item: Item) -> bool:
+    """Whether an item holds what others need to be found: entities fall by themselves when their facts do."""
+    return item.kind == "entity"

@@ -105,6 +105,40 @@ class Handle:
                 self._shelves.pop(next(iter(self._shelves)))
         return View(db, path, held, scheme=self.scheme.name, when=self._clock(), embedders=embedders, kinds=kinds)
 
+    # --- what consolidation may do --------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """The time, by the memory's clock."""
+        return self._clock()
+
+    def reading(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        """A snapshot of the store."""
+        return self._store.read()
+
+    def writing(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        """A write transaction on the store."""
+        return self._store.write()
+
+    def view(self, db: sqlite3.Connection, path: str) -> View:
+        """What the scheme sees of a scope now; the caller may narrow its `live`."""
+        return self._view(db, path)
+
+    def apply(self, path: str, changes: Changes, read_at: int, *, op: str) -> list[int]:
+        """Apply a scheme's changes in one transaction, or refuse them whole (ConflictError)."""
+        with self._store.write() as db:
+            return self._apply(db, path, changes, read_at, op=op)
+
+    def erase(self, *, window: float | None = None, ids: Sequence[int] | None = None) -> int:
+        """Erase what was forgotten longer ago than the restore window (or `window` seconds), or forgotten `ids` now."""
+        now = self._clock()
+        with self._store.write() as db:
+            due = ids if ids is not None else forget.due(db, now - (self._window if window is None else window))
+            texts = forget.erase(db, due, now)
+        self._erased.texts |= texts
+        if texts:
+            self._store.vacuum()
+        return len(texts)
+
     # --- what a scheme does ----------------------------------------------------------------------------------------
 
     def _derives(self) -> bool:

@@ -283,16 +283,6 @@ class Memory(Handle):
             came = forget.restore(db, rows.scopes_under(db, path), ids, self._clock())
         return Ids(came, scope=path)
 
-    def erase(self, *, window: float | None = None) -> int:
-        """Erase what was forgotten longer ago than the restore window (or `window` seconds): bytes and all."""
-        now = self._clock()
-        with self._store.write() as db:
-            texts = forget.erase(db, forget.due(db, now - (self._window if window is None else window)), now)
-        self._erased.texts |= texts
-        if texts:
-            self._store.vacuum()
-        return len(texts)
-
     def verify_forgotten(self, id: int, *, text: str | None = None) -> forget.Receipt:  # noqa: A002 - the field's word
         """Search the tables for an item and the files for its text; the text is known to the handle that erased it."""
         data = self._erased.texts.get(id) if text is None else text.encode("utf-8", "surrogatepass")

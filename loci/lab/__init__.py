@@ -1,0 +1,1 @@
+"""The lab: evidence. Real sets, measures, claims with controls."""

@@ -1,0 +1,54 @@
+"""Personalised PageRank: the slow exact form beside the fast one."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loci.core.ports import I64
+from loci.records.ledger import F64
+
+
+def pagerank(
+    src: I64, dst: I64, weight: F64, reset: F64, *, damping: float = 0.5, tolerance: float = 1e-12, most: int = 200
+) -> F64:
+    """Stationary distribution of a walker that restarts with probability 1 - damping: r = (1-d) p + d A^T r.
+
+    src, dst (E,): arcs of a weighted graph (an undirected edge is two arcs); weight (E,) >= 0; reset (N,) >= 0, not
+    all 0, is normalised to p. A is row-stochastic; a walker on a node without arcs restarts from p. Returns (N,), sum 1.
+    Haveliwala, "Topic-sensitive PageRank", 2002; power iteration over `bincount`.
+    """
+    n = len(reset)
+    p = _distribution(reset)
+    out = np.bincount(src, weight, n)
+    stuck = out <= 0
+    share = damping * weight / np.where(stuck, 1.0, out)[src]
+    r = p.copy()
+    for _ in range(most):
+        new = np.bincount(dst, share * r[src], n)
+        new += (1 - damping + damping * r[stuck].sum()) * p
+        moved = np.abs(new - r).sum()
+        r = new
+        if moved < tolerance:
+            break
+    return r / r.sum()
+
+
+def pagerank_slow(src: I64, dst: I64, weight: F64, reset: F64, *, damping: float = 0.5) -> F64:
+    """The same by one dense solve: (1 - d) (I - d A^T)^-1 p."""
+    n = len(reset)
+    p = _distribution(reset)
+    a = np.zeros((n, n))
+    np.add.at(a, (src, dst), weight)
+    out = a.sum(1)
+    a[out > 0] /= out[out > 0, None]
+    a[out <= 0] = p
+    solved: NDArray[np.float64] = np.linalg.solve(np.eye(n) - damping * a.T, (1 - damping) * p)
+    return solved
+
+
+def _distribution(reset: F64) -> F64:
+    total = reset.sum()
+    if not np.isfinite(total) or total <= 0 or (reset < 0).any():
+        raise ValueError(f"reset sums to {total}; give weights of at least 0 that are not all 0")
+    return np.asarray(reset / total, np.float64)
