@@ -1,4 +1,4 @@
-"""From text to index terms: words, question-word stop list, stems, dates."""
+"""From text to index terms: words, question-word stop list, stems, dates; and the few cues that scoring uses."""
 
 from __future__ import annotations
 
@@ -7,26 +7,45 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from loci.records.item import Item
+from loci.records.stem import stem
 
 VERSION = 1  # raised when terms change: `loci doctor` then rebuilds the index
 
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+ASKS, FIRST = 1, 2  # cues: ends with a question; speaks in the first person
+
 STOP = frozenset(
-    """a about am an and are as at be been being but by can could did do does doing done for from had has have having he
-    her hers him his how i if in into is it its me might my of on or our ours she should so some such than that the
-    their theirs them then there these they this those to too us very was we were what when where which who whom whose
-    why will with would you your yours""".split()
+    """a an the and or but if of at by for with about to from in on into over under as is are was were be been being am
+    do does did doing done have has had having i me my we our you your he him his she her it its them their this
+    that these those there here what which who whom whose when where why how will would can could should shall may
+    might must not no nor so than then too very just also s t d m ll re ve don didn doesn isn aren wasn weren won
+    wouldn couldn shouldn hasn haven hadn up out off some any all both each more most other such only own same because
+    while during before after again further once between through against above below down now""".split()
 )
+_WORD = re.compile(r"[^\W_]+")
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # scripts written without spaces
+_SPEAKER = re.compile(r"^([^\W\d_][^:\n]{0,39}): ")
+_FIRST_PERSON = re.compile(r"\b(?:i|my|me|we|our)\b", re.IGNORECASE)
+_MONTHS = "january february march april may june july august september october november december".split()
 
 
 @lru_cache(maxsize=200_000)
-def _term(word: str) -> str:
-    return "" if word in STOP else word
+def _terms(word: str) -> tuple[str, ...]:
+    """The terms of one lower-case word: none for a stop word, pairs of characters where no spaces are written."""
+    if word in STOP:
+        return ()
+    if _UNSPACED.search(word):
+        return tuple(word[at : at + 2] for at in range(max(len(word) - 1, 1)))
+    return (stem(word),)
 
 
 def tokens(text: str, at: float | None = None) -> list[str]:
-    """Index terms of a text, in order, with those of the date on which it happened."""
-    terms = [term for word in _WORD.findall(text.lower()) if (term := _term(word))]
+    """Index terms of a text, in order, with those of the date on which it happened.
+
+    >>> tokens("Ana's kittens were running", 1683072000.0)
+    ['ana', 'kitten', 'run', '3', 'may', '2023']
+    """
+    words = _WORD.findall(text.lower().replace("\u2019", "'").replace("'s", ""))
+    terms = [term for word in words for term in _terms(word)]
     if at is not None:
         terms += date_terms(at)
     return terms
@@ -37,13 +56,32 @@ def tokens_of(item: Item) -> list[str]:
     return tokens(item.text, item.at)
 
 
-@lru_cache(maxsize=10_000)
-def date_terms(at: float) -> tuple[str, ...]:
-    """Day, month and year as they are asked for."""
-    when = datetime.fromtimestamp(at, tz=UTC)
-    return tuple(map(_term, (str(when.day), when.strftime("%B").lower(), str(when.year))))
-
-
 def query_tokens(text: str) -> list[str]:
     """Index terms of a question."""
     return tokens(text)
+
+
+@lru_cache(maxsize=10_000)
+def date_terms(at: float) -> tuple[str, str, str]:
+    """Day, month and year as they are asked for; past the stop list, so that May stays findable."""
+    when = datetime.fromtimestamp(at, tz=UTC)
+    return str(when.day), stem(_MONTHS[when.month - 1]), str(when.year)
+
+
+def speaker(text: str) -> str | None:
+    """Who speaks, from a text that begins "Name: ".
+
+    >>> speaker("Ana: I adopted a kitten"), speaker("no speaker here")
+    ('Ana', None)
+    """
+    found = _SPEAKER.match(text)
+    return found[1] if found else None
+
+
+def cues(text: str) -> int:
+    """Which of ASKS and FIRST are true of a spoken turn; 0 for text without a speaker."""
+    found = _SPEAKER.match(text)
+    if found is None:
+        return 0
+    said = text[found.end() :]
+    return ASKS * said.rstrip().endswith("?") + FIRST * (_FIRST_PERSON.search(said) is not None)

@@ -17,8 +17,7 @@ from loci.records import rows
 from loci.records.item import KINDS
 
 F64 = NDArray[np.float64]
-_COLUMNS = "id, scope, kind, session, at, since, until, gone, value, uses"
-_WINDOW = 8  # how far away, in the order of adding, a neighbour of the same session is looked for
+_COLUMNS = "id, scope, kind, session, at, since, until, gone, value, uses, speaker, cues"
 
 
 @dataclass(slots=True)
@@ -35,9 +34,13 @@ class Ledger:
     live: NDArray[np.bool_]  # not forgotten
     value: F64
     uses: I64
+    speaker: I64  # number of the speaker's name, -1: none
+    cues: I64  # bits of analysis.ASKS and FIRST
     seq: int  # the event up to which it has read
     scopes: dict[int, str]
     names: dict[tuple[int, str], int]  # (scope, session) to number
+    speakers: dict[str, int]  # name to number
+    line_: I64 | None = None  # what `line` worked out
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -56,31 +59,21 @@ class Ledger:
         at = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
         return np.where(self.ids[at] == ids, at, -1)
 
-    def beside(self, places: I64, steps: int) -> I64:
-        """The nearest item `steps` = -1 or +1 away in the same session, for each place; -1 where there is none."""
-        session = self.session[places]
-        found = np.full(len(places), -1, np.int64)
-        for distance in range(_WINDOW, 0, -1):
-            at = places + steps * distance
-            inside = (at >= 0) & (at < len(self.ids))
-            at = np.where(inside, at, 0)
-            same = inside & (self.session[at] == session) & (session >= 0) & self.live[at]
-            found = np.where(same, at, found)
-        return found
+    def line(self) -> I64 | None:
+        """Places in the order of talk, each session in one run; None when they stand so already."""
+        if self.line_ is None:
+            runs = np.where(self.session < 0, self.session.max(initial=0) + 1, self.session)
+            ordered = bool((np.diff(runs) >= 0).all())
+            self.line_ = np.empty(0, np.int64) if ordered else np.argsort(runs, kind="stable")
+        return self.line_ if len(self.line_) else None
 
     @property
     def nbytes(self) -> int:
         """Bytes held in memory by the arrays."""
-        return sum(
-            part.nbytes
-            for part in (
-                self.ids, self.scope, self.kind, self.session, self.at, self.since, self.until, self.live, self.value,
-                self.uses,
-            )
-        )  # fmt: skip
+        return sum(getattr(self, name).nbytes for name in _ARRAYS)
 
 
-_ARRAYS = ("ids", "scope", "kind", "session", "at", "since", "until", "live", "value", "uses")
+_ARRAYS = ("ids", "scope", "kind", "session", "at", "since", "until", "live", "value", "uses", "speaker", "cues")
 
 
 def load(db: sqlite3.Connection, path: str) -> Ledger:
@@ -88,11 +81,12 @@ def load(db: sqlite3.Connection, path: str) -> Ledger:
     seq = rows.latest(db)
     scopes = rows.scopes_under(db, path)
     names: dict[tuple[int, str], int] = {}
+    speakers: dict[str, int] = {}
     found: list[tuple[object, ...]] = []
     for some in rows.batches(scopes):
         found += db.execute(f"SELECT {_COLUMNS} FROM item WHERE scope IN ({rows.marks(some)})", some).fetchall()
     found.sort(key=lambda row: row[0])  # type: ignore[arg-type, return-value]
-    return Ledger(**_arrays(found, names), seq=seq, scopes=scopes, names=names)
+    return Ledger(**_arrays(found, names, speakers), seq=seq, scopes=scopes, names=names, speakers=speakers)
 
 
 def refresh(db: sqlite3.Connection, path: str, held: Ledger) -> Ledger:
@@ -103,19 +97,19 @@ def refresh(db: sqlite3.Connection, path: str, held: Ledger) -> Ledger:
     scopes = rows.scopes_under(db, path)
     sql = "SELECT scope, first, last FROM event WHERE seq > ? AND first IS NOT NULL ORDER BY seq"
     ranges = {(first, last) for scope, first, last in db.execute(sql, (held.seq,)) if scope in scopes}
-    names = held.names
+    names, speakers = held.names, held.speakers
     found: dict[int, tuple[object, ...]] = {}
     stale = np.zeros(len(held), bool)
     for first, last in sorted(ranges):
         stale[np.searchsorted(held.ids, first) : np.searchsorted(held.ids, last, side="right")] = True
         sql = f"SELECT {_COLUMNS} FROM item WHERE id BETWEEN ? AND ?"
         found |= {row[0]: row for row in db.execute(sql, (first, last)) if row[1] in scopes}
-    fresh = _arrays([found[id_] for id_ in sorted(found)], names)
+    fresh = _arrays([found[id_] for id_ in sorted(found)], names, speakers)
     merged = {name: np.concatenate([getattr(held, name)[~stale], fresh[name]]) for name in _ARRAYS}
     if len(held) and found and min(found) <= held.ids[-1]:
         order = np.argsort(merged["ids"], kind="stable")
         merged = {name: part[order] for name, part in merged.items()}
-    return Ledger(**merged, seq=seq, scopes=scopes, names=names)
+    return Ledger(**merged, seq=seq, scopes=scopes, names=names, speakers=speakers)
 
 
 def as_of(db: sqlite3.Connection, path: str, when: float) -> Ledger:
@@ -142,9 +136,11 @@ def as_of(db: sqlite3.Connection, path: str, when: float) -> Ledger:
     return ledger
 
 
-def _arrays(found: list[tuple[object, ...]], names: dict[tuple[int, str], int]) -> dict[str, NDArray[np.generic]]:
-    columns = list(zip(*found, strict=True)) if found else [()] * 10
-    ids, scope, kind, session, at, since, until, gone, value, uses = columns
+def _arrays(
+    found: list[tuple[object, ...]], names: dict[tuple[int, str], int], speakers: dict[str, int]
+) -> dict[str, NDArray[np.generic]]:
+    columns = list(zip(*found, strict=True)) if found else [()] * 12
+    ids, scope, kind, session, at, since, until, gone, value, uses, speaker, cues = columns
     places = {name: place for place, name in enumerate(KINDS)}
     numbers = [
         -1 if name is None else names.setdefault((of, name), len(names))
@@ -161,4 +157,6 @@ def _arrays(found: list[tuple[object, ...]], names: dict[tuple[int, str], int]) 
         "live": np.array([t is None for t in gone], bool),
         "value": np.array(value, np.float64),
         "uses": np.array(uses, np.int64),
+        "speaker": np.array([-1 if x is None else speakers.setdefault(x, len(speakers)) for x in speaker], np.int64),
+        "cues": np.array(cues, np.int64),
     }

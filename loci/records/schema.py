@@ -29,6 +29,7 @@ CREATE TABLE item (
   known REAL NOT NULL,                   -- became known
   changed REAL NOT NULL,                 -- since and until stand as they are since then; before: table past
   session TEXT, source TEXT,
+  speaker TEXT, cues INTEGER NOT NULL DEFAULT 0,  -- read from the text: who speaks, and how (analysis.py)
   value REAL NOT NULL DEFAULT 0, uses INTEGER NOT NULL DEFAULT 0,
   pinned INTEGER NOT NULL DEFAULT 0,
   meta TEXT NOT NULL DEFAULT '{}',       -- JSON

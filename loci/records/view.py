@@ -74,7 +74,7 @@ class View:
         return int(np.count_nonzero(self.live))
 
     def postings(self, terms: Sequence[str], *, k1: float = 1.2, b: float = 0.75) -> dict[str, tuple[I64, F64]]:
-        """BM25 by term: the places of the items that contain it, and its share of their scores."""
+        """BM25 by term: the places of the items that contain it, rising, and its share of their scores."""
         scopes = self.ledger.scopes
         lists = postings.read(self._db, list(scopes), list(dict.fromkeys(terms)))
         items, tokens = self._totals()
@@ -83,7 +83,11 @@ class View:
         for term, (ids, part) in parts.items():
             places = self.ledger.places(ids)
             inside = places >= 0
-            found[term] = places[inside], part[inside]
+            places, part = places[inside], part[inside]
+            if len(places) > 1 and (np.diff(places) < 0).any():  # several scopes: each came in its own order
+                order = np.argsort(places)
+                places, part = places[order], part[order]
+            found[term] = places, part
         return found
 
     def lexical(self, text: str, *, k1: float = 1.2, b: float = 0.75) -> F64:

@@ -13,7 +13,7 @@ from loci.records.item import Item, Link
 from loci.records.scheme import Changes
 
 _INSERT = """INSERT INTO item (id, scope, kind, text, at, since, until, known, changed, session, source, value, uses,
-             pinned, meta, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+             pinned, meta, version, speaker, cues) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 
 def insert(
@@ -32,6 +32,7 @@ def insert(
                 now if item.known is None else item.known, now if item.known is None else item.known,
                 item.session, item.source, item.value, item.uses, int(item.pinned),
                 json.dumps(dict(item.meta), ensure_ascii=False, sort_keys=True) if item.meta else "{}", version,
+                analysis.speaker(item.text), analysis.cues(item.text),
             )
             for id_, item in zip(ids, new, strict=True)
         ),

@@ -1,0 +1,1 @@
+"""One file for each claim; each module holds one `CLAIM`."""
