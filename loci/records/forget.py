@@ -149,6 +149,7 @@ def erase(db: sqlite3.Connection, ids: Iterable[int], now: float) -> dict[int, b
             "DELETE FROM asked WHERE scope = ? AND EXISTS (SELECT 1 FROM json_each(asked.hits) WHERE value = ?)",
             (row[0], id_),
         )
+        db.execute("DELETE FROM state WHERE name = ?", (f"item:{id_}",))
         rows.event(db, "erase", now, scope=row[0], first=id_)
     return texts
 

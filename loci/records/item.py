@@ -71,7 +71,7 @@ class Hits(list[Hit]):
     """Hits, best first, with what was asked and how likely it is that memory holds the answer at all.
 
     known: probability in [0, 1] that the answer is in memory; abstain when it is below `threshold`.
-    error: the stated rate at which a question without an answer in memory still gets known >= threshold.
+    error: the stated error of that decision; its mean over questions is the expected share of wrong ones.
     """
 
     def __init__(

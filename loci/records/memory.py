@@ -191,7 +191,7 @@ class Memory(Handle):
             view = self._view(db, path, as_of=None if as_of is None else now, kinds=kinds)
             wanted = Query(text=query, k=wider(k), now=now, kinds=None if kinds is None else tuple(kinds))
             found = self.scheme.recall(wanted, view) if k and len(view) else []
-            belief = calibrate.known(query, found, view)
+            belief = calibrate.known(query, view)
         chosen = pick(found, k, max_tokens)
         hits = Hits(chosen, query=query, scope=path, known=belief.known, threshold=belief.threshold, error=belief.error)
         if self._log_queries and as_of is None and chosen:

@@ -22,6 +22,7 @@ from loci.core.ports import I64
 
 SPAN = 4096  # ids of one row
 ENTRY = np.dtype([("low", "<u2"), ("tf", "<u2"), ("length", "<u2")])
+Posting = tuple[I64, NDArray[np.int64], NDArray[np.int64]]  # ids, tf, lengths
 _MOST = 65535
 _MANY_SCOPES = 200
 _APPEND = """INSERT INTO posting VALUES (?, ?, ?, ?)
@@ -93,7 +94,7 @@ def remove(db: sqlite3.Connection, scope: int, item: int, tokens: Sequence[str])
 
 def read(
     db: sqlite3.Connection, scopes: Sequence[int], terms: Sequence[str]
-) -> dict[str, tuple[I64, NDArray[np.int64], NDArray[np.int64]]]:
+) -> dict[str, Posting]:
     """The posting list of each term over the scopes: ids, tf, lengths."""
     if not scopes or not terms:
         return {}
@@ -113,7 +114,7 @@ def read(
     return {term: _list(*parts) for term, parts in found.items()}
 
 
-def _list(chunks: list[int], blobs: list[bytes]) -> tuple[I64, NDArray[np.int64], NDArray[np.int64]]:
+def _list(chunks: list[int], blobs: list[bytes]) -> Posting:
     entries = np.frombuffer(b"".join(blobs), ENTRY)
     counts = [len(blob) // ENTRY.itemsize for blob in blobs]
     ids = np.repeat(np.asarray(chunks, np.int64) * SPAN, counts) + entries["low"]
@@ -121,7 +122,7 @@ def _list(chunks: list[int], blobs: list[bytes]) -> tuple[I64, NDArray[np.int64]
 
 
 def bm25(
-    lists: Mapping[str, tuple[I64, NDArray[np.int64], NDArray[np.int64]]],
+    lists: Mapping[str, Posting],
     *,
     items: int,
     tokens: int,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from loci.records.item import Hit, Item, Link
+from loci.records.item import Hit, Hits, Item, Link
 
 if TYPE_CHECKING:
     from loci.records.view import View
@@ -70,7 +70,7 @@ class Scheme(Protocol):
         """The k best live items of the view, best first, each with the parts of its score."""
         ...
 
-    def learn(self, hits: Sequence[Hit], reward: float, view: View) -> Changes:
+    def learn(self, hits: Hits, reward: float, view: View) -> Changes:
         """Learn from feedback on hits of an earlier recall; reward in [-1, 1]."""
         ...
 
@@ -89,7 +89,7 @@ class Plain:
         """Derive nothing."""
         return Changes()
 
-    def learn(self, hits: Sequence[Hit], reward: float, view: View) -> Changes:
+    def learn(self, hits: Hits, reward: float, view: View) -> Changes:
         """Learn nothing."""
         return Changes()
 

@@ -60,6 +60,7 @@ class View:
         self._scheme = scheme
         self._embedders = embedders
         self._dense: dict[str, F32 | None] = {}
+        self._lists: dict[str, postings.Posting | None] = {}
         self.scope = path
         self.when = when
         self.past = past  # True: the past as it was, so nothing may be built on it
@@ -76,7 +77,11 @@ class View:
     def postings(self, terms: Sequence[str], *, k1: float = 1.2, b: float = 0.75) -> dict[str, tuple[I64, F64]]:
         """BM25 by term: the places of the items that contain it, rising, and its share of their scores."""
         scopes = self.ledger.scopes
-        lists = postings.read(self._db, list(scopes), list(dict.fromkeys(terms)))
+        wanted = list(dict.fromkeys(terms))
+        if new := [term for term in wanted if term not in self._lists]:
+            found_lists = postings.read(self._db, list(scopes), new)
+            self._lists |= {term: found_lists.get(term) for term in new}
+        lists = {term: held for term in wanted if (held := self._lists[term]) is not None}
         items, tokens = self._totals()
         parts = postings.bm25(lists, items=items, tokens=tokens, k1=k1, b=b)
         found = {}
@@ -194,6 +199,12 @@ class View:
         sql = "SELECT data FROM state JOIN scope ON scope.id = state.scope WHERE scheme = ? AND name = ? AND path = ?"
         row = self._db.execute(sql, (self._scheme, name, self.scope)).fetchone()
         return None if row is None else bytes(row[0])
+
+    def states(self, prefix: str) -> dict[str, bytes]:
+        """Everything the scheme saved for this very scope under names that begin with a prefix."""
+        sql = """SELECT name, data FROM state JOIN scope ON scope.id = state.scope
+                 WHERE scheme = ? AND path = ? AND substr(name, 1, ?) = ?"""
+        return dict(self._db.execute(sql, (self._scheme, self.scope, len(prefix), prefix)))
 
     def built(self, name: str, build: Callable[[], Any]) -> Any:
         """A thing that the scheme derives from the whole view, kept in memory until the scope changes."""

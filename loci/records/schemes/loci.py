@@ -4,6 +4,7 @@
                x (1 + speaker) (1 + asks) (1 + first person)
              + meaning * max(0, cosine) * best score           (with an embedder)
              + recency * 2^(-age / half-life) * best score
+             + learned                                           (words of questions for which it was useful)
 
 Paper: none; the parts are BM25 (Robertson and Zaragoza, 2009), passage context (Callan, 1994) and score fusion
 (Fox and Shaw, 1994). Weights were chosen by leave-one-conversation-out on five conversations.
@@ -13,16 +14,18 @@ Keeps: what BM25 keeps; with an embedder 2 d bytes an item.
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 
 from loci.core.card import method
 from loci.core.ports import I64
-from loci.records import analysis, talk
-from loci.records.item import Hit
+from loci.records import analysis, learning, talk
+from loci.records.item import Hit, Hits
 from loci.records.ledger import F64
-from loci.records.scheme import Plain, Query
+from loci.records.scheme import Changes, Plain, Query
 from loci.records.view import View
 
 K1, B = 0.9, 0.4
@@ -59,6 +62,11 @@ class Loci(Plain):
         found, shares = self.scored(query, view)
         if not len(found):
             return []
+        policy = learning.Policy.loads(view.state(learning.STATE))
+        if policy.trusted:
+            shares = {name: part * policy.weights.get(name, 1.0) for name, part in shares.items()}
+        else:
+            shares.pop(learning.LEARNED, None)
         score = sum(shares.values(), np.zeros(len(found)))
         best = np.lexsort((found, -score))[: query.k]
         best = best[score[best] > 0]
@@ -83,7 +91,36 @@ class Loci(Plain):
         best = float(sum(shares.values(), np.zeros(len(found))).max(initial=0)) or 1.0
         if cosine is not None:
             shares["meaning"] = MEANING * best * np.maximum(cosine[found], 0).astype(np.float64)
-        return found, shares | {"recency": RECENCY * best * self._recency(view, found, shares)}
+        shares["recency"] = RECENCY * best * self._recency(view, found, shares)
+        shares[learning.LEARNED] = self._learned(view, found, query.text)
+        return found, shares
+
+    def learn(self, hits: Hits, reward: float, view: View) -> Changes:
+        """Move the policy towards the hits that were useful for their question, and keep its words with them."""
+        found, shares = self.scored(Query(text=hits.query, now=view.when), view)
+        place = {int(id_): at for at, id_ in enumerate(view.ledger.ids[found])}
+        useful = [place[hit.item.id] for hit in hits if hit.item.id in place]
+        if not useful or not reward:
+            return Changes()
+        policy = learning.step(learning.Policy.loads(view.state(learning.STATE)), shares, useful, reward)
+        terms = analysis.query_tokens(hits.query)
+        kept = {name: learning.words(view.state(name), terms, reward) for name in (f"item:{hit.item.id}" for hit in hits)}
+        value = {hit.item.id: (hit.item.value + reward, hit.item.uses + 1) for hit in hits}
+        return Changes(value=value, state={learning.STATE: policy.dumps(), **kept})
+
+    def _learned(self, view: View, found: I64, question: str) -> F64:
+        """idf of the question's words that are kept with an item, each as often as it was rewarded, at most 3."""
+        kept: dict[int, dict[str, float]] = view.built("item words", lambda: _kept(view))
+        scores = np.zeros(len(found))
+        if not kept:
+            return scores
+        asked = set(analysis.query_tokens(question))
+        spread = Counter(term for words in kept.values() for term in words)
+        for at, id_ in enumerate(view.ledger.ids[found].tolist()):
+            for term, times in kept.get(id_, {}).items():
+                if term in asked:
+                    scores[at] += times * np.log1p(len(kept) / spread[term])
+        return scores
 
     def _recency(self, view: View, found: I64, shares: dict[str, F64]) -> F64:
         """1 for what happened just now, halved every HALF_LIFE; 0 for what matched nothing."""
@@ -91,6 +128,10 @@ class Loci(Plain):
         age = np.maximum(view.when - np.where(np.isnan(at), -np.inf, at), 0)
         matched = sum(shares.values(), np.zeros(len(found))) > 0
         return np.where(matched, np.exp2(-age / HALF_LIFE), 0.0)
+
+
+def _kept(view: View) -> dict[int, dict[str, float]]:
+    return {int(name.split(":")[1]): json.loads(data) for name, data in view.states("item:").items()}
 
 
 def with_weights(**weights: float) -> Loci:
