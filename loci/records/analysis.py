@@ -84,4 +84,9 @@ def cues(text: str) -> int:
     if found is None:
         return 0
     said = text[found.end() :]
-    return ASKS * said.rstrip().endswith("?") + FIRST * (_FIRST_PERSON.search(said) is not None)
+    return ASKS * said.rstrip().endswith("?") + FIRST * in_first_person(said)
+
+
+def in_first_person(text: str) -> bool:
+    """Whether somebody speaks of themselves."""
+    return _FIRST_PERSON.search(text) is not None

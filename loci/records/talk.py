@@ -1,8 +1,8 @@
 """Context: what the surroundings of a turn say for it. Scores are added, never ranks.
 
-An item's score is its own BM25 plus the same measure over wider surroundings: for each word of the question the best
-match within one turn and within three, the session's best scores, and the score of a question that it follows; times
-factors for who speaks and how. An item without a session keeps a multiple of its BM25, so a store of independent
+An item's score is its own BM25 plus the same measure over its surroundings: for each word of the question the best
+match within three turns (a soft *and* over the window), the session's best scores, and the score of a question that it
+follows; times factors for who speaks and how. An item without a session keeps a multiple of its BM25, so a store of independent
 documents keeps the plain BM25 order.
 """
 
@@ -20,6 +20,8 @@ from loci.records.view import View
 
 REACH = 3  # turns on each side of the wide window
 SEEDS = 200  # items with the best BM25 that are scored in full, with their neighbours
+USER = "user"  # the speaker of imported chats for whom an assistant asks
+ROLES = (USER, "assistant")
 BEST = 5  # turns whose scores speak for their session
 
 
@@ -27,12 +29,10 @@ BEST = 5  # turns whose scores speak for their session
 class Weights:
     """Weights of the parts; chosen by leave-one-conversation-out on five conversations of LoCoMo (docs/recall.md)."""
 
-    near: float = 0.5  # the best match of each word within 1 turn
-    wide: float = 1.0  # the best match of each word within 3 turns
+    around: float = 0.8  # the best match of each word within 3 turns
     session: float = 0.2  # the sum of the session's 5 best scores
     answer: float = 0.7  # the previous turn's score when that turn asks
-    speaker: float = 0.8  # factor 1 + speaker for turns of the one speaker whom the question names
-    asks: float = -0.15  # factor 1 + asks for turns that ask
+    speaker: float = 0.8  # factor 1 + speaker for turns of the one speaker whom the question names, or who asks it
     first: float = 0.2  # factor 1 + first for turns in the first person
 
 
@@ -68,14 +68,16 @@ def matches(terms: Mapping[str, tuple[I64, F64]], places: I64) -> F64:
     return out
 
 
-def parts(view: View, terms: Mapping[str, tuple[I64, F64]], own: F64, found: I64, spots: I64, weights: Weights) -> dict[str, F64]:
+def parts(
+    query: str, view: View, terms: Mapping[str, tuple[I64, F64]], own: F64, found: I64, spots: I64, weights: Weights
+) -> dict[str, F64]:
     """The parts of the score of each place of `found`, as `around` gave it; they sum to the score."""
     ledger = view.ledger
     session = ledger.session[found]
     asks = (ledger.cues[found] & analysis.ASKS) > 0
     table = matches(terms, found)
     words = table.sum(0)
-    near, wide, answer = table, table, np.zeros(len(found))
+    wide, answer = table, np.zeros(len(found))
     for step in range(1, min(REACH, len(found) - 1) + 1):
         joined = (spots[step:] - spots[:-step] == step) & (session[step:] == session[:-step]) & (session[step:] >= 0)
         best = wide.copy()
@@ -83,16 +85,28 @@ def parts(view: View, terms: Mapping[str, tuple[I64, F64]], own: F64, found: I64
         np.maximum(best[:, :-step], table[:, step:] * joined, out=best[:, :-step])
         wide = best
         if step == 1:
-            near = best
             answer[1:] = words[:-1] * joined * asks[:-1]
     shares = {
         "words": words,
-        "near": weights.near * near.sum(0),
-        "around": weights.wide * wide.sum(0),
+        "around": weights.around * wide.sum(0),
         "session": weights.session * _sessions(own, found, session),
         "answer": weights.answer * answer,
     }
-    return shares | _factors(view, terms, found, asks, sum(shares.values(), np.zeros(len(found))), weights)
+    score = sum(shares.values(), np.zeros(len(found)))
+    named = speaker_named(query, view)
+    shares["speaker"] = weights.speaker * score * (ledger.speaker[found] == named) * (named >= 0)
+    shares["first person"] = weights.first * (score + shares["speaker"]) * ((ledger.cues[found] & analysis.FIRST) > 0)
+    return shares
+
+
+def speaker_named(query: str, view: View) -> int:
+    """Number of the one speaker whom a question is about: named in it, or `user` when it says "I"; -1 otherwise."""
+    words = set(analysis.query_tokens(query))
+    speakers = view.ledger.speakers
+    if analysis.in_first_person(query) and USER in speakers:
+        return speakers[USER]
+    named = [number for name, number in speakers.items() if name not in ROLES and words & set(analysis.tokens(name))]
+    return named[0] if len(named) == 1 else -1
 
 
 def _sessions(own: F64, found: I64, session: I64) -> F64:
@@ -105,20 +119,3 @@ def _sessions(own: F64, found: I64, session: I64) -> F64:
     out = np.empty(len(found))
     out[order] = sums[inverse]
     return np.where(session >= 0, out, scores)
-
-
-def _factors(
-    view: View, terms: Mapping[str, object], found: I64, asks: F64, score: F64, weights: Weights
-) -> dict[str, F64]:
-    """The factors as parts: what each adds to the score so far."""
-    ledger = view.ledger
-    named = [n for name, n in ledger.speakers.items() if set(analysis.tokens(name)) & terms.keys()]
-    shares = {}
-    for name, factor, of in (
-        ("speaker", weights.speaker if len(named) == 1 else 0.0, ledger.speaker[found] == (named[0] if named else -2)),
-        ("asks", weights.asks, asks),
-        ("first person", weights.first, (ledger.cues[found] & analysis.FIRST) > 0),
-    ):
-        shares[name] = score * factor * of
-        score = score + shares[name]
-    return shares

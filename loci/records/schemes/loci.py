@@ -1,7 +1,7 @@
 """The default scheme: words, surroundings, meaning, time and what was useful, fused by score.
 
-    score(i) = words + near + around + session + answer        (talk.py; BM25 over wider and wider surroundings)
-               x (1 + speaker) (1 + asks) (1 + first person)
+    score(i) = (words + around + session + answer)             (talk.py: BM25 of the turn and of its surroundings)
+               x (1 + speaker) (1 + first person)
              + meaning * max(0, cosine) * best score           (with an embedder)
              + recency * 2^(-age / half-life) * best score
              + learned                                           (words of questions for which it was useful)
@@ -87,7 +87,7 @@ class Loci(Plain):
         if not len(chosen):
             return chosen, {}
         found, spots = talk.around(view, chosen)
-        shares = talk.parts(view, terms, own, found, spots, self.weights)
+        shares = talk.parts(query.text, view, terms, own, found, spots, self.weights)
         best = float(sum(shares.values(), np.zeros(len(found))).max(initial=0)) or 1.0
         if cosine is not None:
             shares["meaning"] = MEANING * best * np.maximum(cosine[found], 0).astype(np.float64)
