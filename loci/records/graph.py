@@ -9,29 +9,34 @@ from loci.core.ports import I64
 from loci.records.ledger import F64
 
 
-def pagerank(
-    src: I64, dst: I64, weight: F64, reset: F64, *, damping: float = 0.5, tolerance: float = 1e-12, most: int = 200
-) -> F64:
+def pagerank(src: I64, dst: I64, weight: F64, reset: F64, *, damping: float = 0.5) -> F64:
     """Stationary distribution of a walker that restarts with probability 1 - damping: r = (1-d) p + d A^T r.
 
     src, dst (E,): arcs of a weighted graph (an undirected edge is two arcs); weight (E,) >= 0; reset (N,) >= 0, not
     all 0, is normalised to p. A is row-stochastic; a walker on a node without arcs restarts from p. Returns (N,), sum 1.
-    Haveliwala, "Topic-sensitive PageRank", 2002; power iteration over `bincount`.
+    Haveliwala, "Topic-sensitive PageRank", 2002.
     """
-    n = len(reset)
-    p = _distribution(reset)
-    out = np.bincount(src, weight, n)
-    stuck = out <= 0
-    share = damping * weight / np.where(stuck, 1.0, out)[src]
-    r = p.copy()
-    for _ in range(most):
-        new = np.bincount(dst, share * r[src], n)
-        new += (1 - damping + damping * r[stuck].sum()) * p
-        moved = np.abs(new - r).sum()
-        r = new
-        if moved < tolerance:
-            break
+    r = visits(src, dst, weight, _distribution(reset), damping=damping)
     return r / r.sum()
+
+
+def visits(
+    src: I64, dst: I64, weight: F64, start: F64, *, damping: float = 0.5, tolerance: float = 1e-13, most: int = 1000
+) -> F64:
+    """How often walkers from `start` (N,) are seen before they stop or are stuck: (I - d A^T)^-1 start, linear in it.
+
+    PageRank is this, scaled to sum 1: restarts only scale it. So the visits of parts of a reset vector explain the whole.
+    """
+    n = len(start)
+    out = np.bincount(src, weight, n)
+    share = damping * weight / np.where(out > 0, out, 1.0)[src]
+    r = step = start
+    for _ in range(most):
+        step = np.bincount(dst, share * step[src], n)
+        r = r + step
+        if step.sum() <= tolerance * r.sum():
+            break
+    return r
 
 
 def pagerank_slow(src: I64, dst: I64, weight: F64, reset: F64, *, damping: float = 0.5) -> F64:

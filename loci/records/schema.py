@@ -37,6 +37,7 @@ CREATE TABLE item (
   version INTEGER NOT NULL               -- the event that changed it last
 ) STRICT;
 CREATE INDEX item_scope ON item (scope, id);
+CREATE INDEX item_name ON item (scope, kind, text) WHERE kind IN ('fact', 'entity');
 CREATE INDEX item_gone ON item (gone) WHERE gone IS NOT NULL;
 
 CREATE TABLE past (                      -- validity as it was believed in [known, ended)

@@ -39,12 +39,13 @@ class New:
 class Changes:
     """What a scheme wants changed. Ids are items of the view's scope; negative ids are aliases of `put`.
 
-    put: derived items (each with `sources`); link: relations; close: item id -> time at which it stops to hold;
+    put: derived items (each with `sources`); vouch: derived item id -> more sources of it; link: relations; close: item id -> time at which it stops to hold;
     forget: ids to tombstone (verbatim episodes only from `consolidate`); value: id -> (value, uses);
     state: name -> bytes (safetensors or JSON), None deletes.
     """
 
     put: Sequence[New] = ()
+    vouch: Mapping[int, Sequence[int]] = field(default_factory=dict)
     link: Sequence[Link] = ()
     close: Mapping[int, float] = field(default_factory=dict)
     forget: Sequence[int] = ()
@@ -52,7 +53,7 @@ class Changes:
     state: Mapping[str, bytes | None] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return any((self.put, self.link, self.close, self.forget, self.value, self.state))
+        return any((self.put, self.vouch, self.link, self.close, self.forget, self.value, self.state))
 
 
 @runtime_checkable

@@ -194,6 +194,33 @@ class View:
         ends = self.ledger.places(np.array([link.src, link.dst], np.int64))
         return bool(known and live and holds and (ends >= 0).all() and self.live[ends].all())
 
+    def named(self, kind: str, texts: Iterable[str]) -> dict[str, int]:
+        """Live facts or entities of this very scope by their text: the oldest of each."""
+        found: dict[str, int] = {}
+        for some in rows.batches(sorted(set(texts))):  # type: ignore[type-var, arg-type]
+            sql = f"""SELECT text, min(item.id) FROM item JOIN scope ON scope.id = item.scope WHERE path = ? AND kind = ?
+                      AND text IN ({rows.marks(some)}) AND gone IS NULL AND kind IN ('fact', 'entity') GROUP BY text"""
+            found |= self._db.execute(sql, (self.scope, kind, *some)).fetchall()
+        return found
+
+    def provenance(self) -> tuple[I64, I64]:
+        """Places of derived live items and of the live items they rest on, pair by pair."""
+        pairs: list[tuple[int, int]] = []
+        for some in rows.batches(self.ledger.scopes):
+            sql = f"""SELECT p.item, p.source FROM provenance AS p JOIN item ON item.id = p.item
+                      WHERE item.scope IN ({rows.marks(some)}) ORDER BY 1, 2"""
+            pairs += self._db.execute(sql, some)
+        table = np.array(pairs, np.int64).reshape(-1, 2)
+        items, sources = self.ledger.places(table[:, 0]), self.ledger.places(table[:, 1])
+        stand = (items >= 0) & (sources >= 0)
+        items, sources = items[stand], sources[stand]
+        live = self.live[items] & self.live[sources]
+        return items[live], sources[live]
+
+    def places(self, kind: str) -> I64:
+        """Places of the live items of a kind."""
+        return np.flatnonzero(self.live & (self.ledger.kind == KINDS.index(kind)))
+
     def state(self, name: str) -> bytes | None:
         """What the scheme saved under a name for this very scope."""
         sql = "SELECT data FROM state JOIN scope ON scope.id = state.scope WHERE scheme = ? AND name = ? AND path = ?"

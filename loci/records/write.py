@@ -96,11 +96,18 @@ def apply(
     """Apply a scheme's changes to one scope, or refuse them whole when rows moved since event `read_at`."""
     touched = {source for new in changes.put for source in new.item.sources}
     touched |= {end for one in changes.link for end in (one.src, one.dst, *one.sources) if end > 0}
+    touched |= {id_ for of, sources in changes.vouch.items() for id_ in (of, *sources)}
     _still(db, scope, touched | {*changes.close, *changes.forget, *changes.value}, read_at)
     ids: list[int] = []
     if changes.put:
         new = [replace(one.item, id=0) for one in changes.put]
         ids = insert(db, scope, new, [analysis.tokens_of(item) for item in new], now, op=op)
+    db.executemany(
+        "INSERT OR IGNORE INTO provenance VALUES (?, ?)",
+        ((of, source) for of, sources in changes.vouch.items() for source in sources if source != of),
+    )
+    if changes.vouch:
+        rows.event(db, op, now, scope=scope, detail={"vouched": len(changes.vouch)})
     alias = {one.alias: id_ for one, id_ in zip(changes.put, ids, strict=True)}
     if unknown := {end for one in changes.link for end in (one.src, one.dst) if end <= 0 and end not in alias}:
         raise ValueError(f"links name aliases {sorted(unknown)} that no put item has; put them in the same Changes")
