@@ -11,8 +11,10 @@ from loci.core.errors import LLMError
 from loci.core.ports import Message
 
 Schema = Mapping[str, Any]
+Part = Schema | bool
 
 _FENCE = re.compile(r"^```(?:json)?\s*\n(.*)\n```$", re.DOTALL)
+_MESSAGE = ("role", "content")
 _SHOWN = 120  # characters of an answer in an error
 _TYPES: dict[str, Callable[[Any], bool]] = {
     "object": lambda value: isinstance(value, dict),
@@ -21,8 +23,10 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
     "boolean": lambda value: isinstance(value, bool),
     "null": lambda value: value is None,
     "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
-    "integer": lambda value: not isinstance(value, bool)
-    and (isinstance(value, int) or (isinstance(value, float) and value.is_integer())),
+    "integer": lambda value: (
+        not isinstance(value, bool)
+        and (isinstance(value, int) or (isinstance(value, float) and value.is_integer()))
+    ),
 }
 
 
@@ -33,15 +37,14 @@ def chat(messages: Sequence[Message]) -> list[dict[str, str]]:
     [{'role': 'user', 'content': 'hello'}]
     """
     if isinstance(messages, str | bytes | Mapping):
-        raise TypeError(
-            f"messages is a {type(messages).__name__}; give a list such as [{{'role': 'user', 'content': 'hello'}}]"
-        )
+        kind = type(messages).__name__
+        raise TypeError(f"messages is a {kind}; give a list such as [{{'role': 'user', 'content': 'hello'}}]")
     found = [dict(message) if isinstance(message, Mapping) else message for message in messages]
     if not found:
         raise ValueError("messages is empty; give at least one, such as {'role': 'user', 'content': 'hello'}")
     for place, message in enumerate(found):
-        if not isinstance(message, dict) or not all(isinstance(message.get(part), str) for part in ("role", "content")):
-            raise TypeError(f"messages[{place}] lacks a 'role' or 'content' in text; give {{'role': ..., 'content': ...}}")
+        if not isinstance(message, dict) or not all(isinstance(message.get(part), str) for part in _MESSAGE):
+            raise TypeError(f"messages[{place}] is not {{'role': text, 'content': text}}; give both as text")
     return found
 
 
@@ -65,17 +68,19 @@ def read(text: str, schema: Schema, *, who: str, decode: Callable[[str], Any] = 
     try:
         value = decode(fenced[1] if fenced else text)
     except (ValueError, RecursionError) as error:
-        raise LLMError(f"{who} answered {shown!r}, which is not JSON{note}; ask again or change the model") from error
+        raise LLMError(
+            f"{who} answered {shown!r}, which is not JSON{note}; ask again or change the model"
+        ) from error
     if wrong := mismatch(value, schema):
         raise LLMError(f"{who} answered {shown!r}, whose {wrong}{note}; ask again or change the model")
     return value
 
 
-def mismatch(value: Any, schema: Schema | bool, *, root: Schema | None = None, at: str = "answer") -> str | None:
-    """Where and how a value breaks a JSON schema, or None.
+def mismatch(value: Any, schema: Part, *, root: Schema | None = None, at: str = "answer") -> str | None:
+    """Where and how a value breaks a JSON schema, or None; ValueError when the schema itself cannot be read.
 
-    Read are: type, enum, const, required, properties, additionalProperties, items, anyOf, oneOf (as anyOf), allOf and
-    $ref into the schema itself. Lengths, ranges, patterns and formats are not: check those where they matter.
+    Read are: type, enum, const, required, properties, additionalProperties, items, anyOf, oneOf (as anyOf), allOf
+    and $ref into the schema itself. Lengths, ranges, patterns and formats are not: check those where they matter.
 
     >>> mismatch({"age": "two"}, {"type": "object", "properties": {"age": {"type": "integer"}}})
     'answer.age is a str where integer was asked'
@@ -85,36 +90,60 @@ def mismatch(value: Any, schema: Schema | bool, *, root: Schema | None = None, a
     root = schema if root is None else root
     if "$ref" in schema:
         return mismatch(value, _refer(schema["$ref"], root), root=root, at=at)
-    kinds = schema.get("type", [])
-    kinds = [kinds] if isinstance(kinds, str) else kinds
-    if kinds and not any(_TYPES[kind](value) for kind in kinds):
-        return f"{at} is a {type(value).__name__} where {' or '.join(kinds)} was asked"
-    if ("enum" in schema and value not in schema["enum"]) or ("const" in schema and value != schema["const"]):
-        return f"{at} is {value!r} where {schema.get('enum', schema.get('const'))!r} was asked"
-    for part in schema.get("allOf", []):
-        if wrong := mismatch(value, part, root=root, at=at):
-            return wrong
-    choices = [*schema.get("anyOf", []), *schema.get("oneOf", [])]
-    if choices and all(mismatch(value, part, root=root, at=at) for part in choices):
-        return f"{at} fits none of the {len(choices)} forms that were asked"
-    if isinstance(value, dict):
-        return _object(value, schema, root, at)
-    if isinstance(value, list) and "items" in schema:
-        parts = (mismatch(part, schema["items"], root=root, at=f"{at}[{place}]") for place, part in enumerate(value))
-        return next(filter(None, parts), None)
+    checks = (_kind, _choice, _forms, _object, _items)
+    return next(filter(None, (check(value, schema, root, at) for check in checks)), None)
+
+
+def _kind(value: Any, schema: Schema, _root: Schema, at: str) -> str | None:
+    asked = schema.get("type", [])
+    kinds = [asked] if isinstance(asked, str) else asked
+    for kind in kinds:
+        if kind not in _TYPES:
+            raise ValueError(f"schema asks for type {kind!r}; choose one of {', '.join(_TYPES)}")
+    if not kinds or any(_TYPES[kind](value) for kind in kinds):
+        return None
+    return f"{at} is a {type(value).__name__} where {' or '.join(kinds)} was asked"
+
+
+def _choice(value: Any, schema: Schema, _root: Schema, at: str) -> str | None:
+    choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
+    return (
+        None if choices is None or value in choices else f"{at} is {value!r} where one of {choices} was asked"
+    )
+
+
+def _forms(value: Any, schema: Schema, root: Schema, at: str) -> str | None:
+    wrongs = (mismatch(value, part, root=root, at=at) for part in schema.get("allOf", []))
+    if wrong := next(filter(None, wrongs), None):
+        return wrong
+    forms = [*schema.get("anyOf", []), *schema.get("oneOf", [])]
+    if forms and all(mismatch(value, part, root=root, at=at) for part in forms):
+        return f"{at} fits none of the {len(forms)} forms that were asked"
     return None
 
 
-def _object(value: dict[str, Any], schema: Schema, root: Schema, at: str) -> str | None:
+def _object(value: Any, schema: Schema, root: Schema, at: str) -> str | None:
+    if not isinstance(value, dict):
+        return None
     known, other = schema.get("properties", {}), schema.get("additionalProperties", True)
     for name in schema.get("required", []):
         if name not in value:
             return f"{at} lacks {name!r}"
-    parts = (mismatch(part, known.get(name, other), root=root, at=f"{at}.{name}") for name, part in value.items())
-    return next(filter(None, parts), None)
+    wrongs = (
+        mismatch(part, known.get(name, other), root=root, at=f"{at}.{name}") for name, part in value.items()
+    )
+    return next(filter(None, wrongs), None)
 
 
-def _refer(name: str, root: Schema) -> Schema:
+def _items(value: Any, schema: Schema, root: Schema, at: str) -> str | None:
+    if not isinstance(value, list):
+        return None
+    asked = schema.get("items", True)
+    wrongs = (mismatch(part, asked, root=root, at=f"{at}[{place}]") for place, part in enumerate(value))
+    return next(filter(None, wrongs), None)
+
+
+def _refer(name: str, root: Schema) -> Part:
     found: Any = root
     for part in name.removeprefix("#").strip("/").split("/"):
         if part and not (isinstance(found, Mapping) and part in found):

@@ -23,15 +23,15 @@ def positive(value: int, *, name: str) -> int:
     return value
 
 
-def texts(given: Sequence[str]) -> list[str]:
-    """The texts as a list that encodes as UTF-8: a lone surrogate becomes '?'. TypeError for anything else.
+def listed(texts: Sequence[str]) -> list[str]:
+    r"""The texts as a list that encodes as UTF-8: a lone surrogate becomes '?'. TypeError for anything else.
 
-    >>> texts(["a kitten", "half an emoji: \\ud83d"])
+    >>> listed(["a kitten", "half an emoji: \ud83d"])
     ['a kitten', 'half an emoji: ?']
     """
-    if isinstance(given, str | bytes):
-        raise TypeError(f"texts is one {type(given).__name__}; give a list of texts, such as [text]")
-    found = list(given)
+    if isinstance(texts, str | bytes):
+        raise TypeError(f"texts is one {type(texts).__name__}; give a list of texts, such as [text]")
+    found = list(texts)
     for place, text in enumerate(found):
         if not isinstance(text, str):
             raise TypeError(f"texts[{place}] is a {type(text).__name__}; give a list of str")
@@ -65,10 +65,10 @@ def pairs(ids: ArrayLike, vectors: ArrayLike, dim: int) -> tuple[I64, F32]:
     names, rows = keys(ids), np.asarray(vectors, np.float32)
     if not len(names) and not rows.size:
         return names, np.empty((0, dim), np.float32)
-    if rows.ndim != 2 or rows.shape[1] != dim:  # noqa: PLR2004 - rows and columns
+    if rows.ndim != 2 or rows.shape[1] != dim:
         raise ValueError(
-            f"vectors have shape {rows.shape}, this index holds (N, {dim}); embed them with the model of dim={dim}"
-            f" or make an index of their dim"
+            f"vectors have shape {rows.shape}, this index holds (N, {dim});"
+            f" embed them with the model of dim={dim} or make an index of their dim"
         )
     if len(names) != len(rows):
         raise ValueError(f"{len(names)} ids came with {len(rows)} vectors; give one id per vector")
@@ -82,16 +82,17 @@ def pairs(ids: ArrayLike, vectors: ArrayLike, dim: int) -> tuple[I64, F32]:
     return names[kept], rows[kept]
 
 
-def query(given: ArrayLike, k: int, dim: int) -> F32:
+def point(query: ArrayLike, k: int, dim: int) -> F32:
     """One query vector (dim,), finite float32; ValueError when it does not fit or k is negative."""
     if isinstance(k, bool) or not isinstance(k, int | np.integer):
         raise TypeError(f"k is a {type(k).__name__}; give a whole number of at least 0")
     if k < 0:
         raise ValueError(f"k={k} is negative; give a whole number of at least 0")
-    found = np.asarray(given, np.float32)
+    found = np.asarray(query, np.float32)
     if found.shape != (dim,):
         raise ValueError(
-            f"query has shape {found.shape}, this index holds ({dim},); give one vector of the model with dim={dim}"
+            f"query has shape {found.shape}, this index holds ({dim},);"
+            f" give one vector of the model with dim={dim}"
         )
     if not np.isfinite(found).all():
         raise ValueError("query is not finite; give numbers without nan and inf")

@@ -1,8 +1,8 @@
 """Hashed words and letters: an embedder without a model, for tests, tiny machines and as the floor to beat.
 
-x = sum over words and character trigrams f of sign(f) e[h(f) mod dim], then brought to length 1; h is blake2b.
+x = sum over words and letter trigrams f of sign(f) e[h(f) mod dim], brought to length 1; h is blake2b.
 
-Paper: Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", arXiv:0902.2206, eq. 2 (sign hash).
+Paper: Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", arXiv:0902.2206, sec. 2.
 Differs: features are words and the trigrams of " word ", so that *dog* and *dogs* stay close; no task part.
 Keeps: nothing.
 """
@@ -18,7 +18,7 @@ import numpy as np
 
 from loci.core.card import method
 from loci.core.ports import F32
-from loci.ports.arrays import positive, texts, unit
+from loci.ports.arrays import listed, positive, unit
 
 _WORD = re.compile(r"\w+|[^\w\s]+")
 
@@ -46,9 +46,9 @@ class HashEmbedder:
     def __init__(self, dim: int = 256) -> None:
         self.dim = positive(dim, name="dim")
 
-    def embed(self, texts_: Sequence[str]) -> F32:
-        """Embed texts: (N, dim) float32, rows of length 1; a blank text gives zeros. TypeError if not texts."""
-        given = texts(texts_)
+    def embed(self, texts: Sequence[str]) -> F32:
+        """Embed texts: (N, dim) float32, unit rows; a blank text gives zeros. TypeError if not texts."""
+        given = listed(texts)
         rows = np.zeros((len(given), self.dim), np.float32)
         for row, text in zip(rows, given, strict=True):
             self._fill(row, text)

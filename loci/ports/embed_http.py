@@ -1,7 +1,7 @@
 """Embeddings of a server: any endpoint that speaks the OpenAI form, local or hosted.
 
-Paper: none; the form is POST {url}/embeddings with {"model", "input"}, answered by {"data": [{"index", "embedding"}]}.
-Differs: rows are brought to length 1 here, whatever the server does; a blank text is not sent and gives zeros.
+Paper: none; POST {url}/embeddings with {"model", "input"} answers {"data": [{"index", "embedding"}]}.
+Differs: rows are brought to length 1 here, whatever the server does; a blank text is not sent.
 Keeps: nothing.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from loci.core.card import method
 from loci.core.errors import LLMError
 from loci.core.ports import F32
-from loci.ports.arrays import positive, texts, unit
+from loci.ports.arrays import listed, positive, unit
 from loci.ports.wire import Pause, Wire
 
 
@@ -32,8 +32,8 @@ from loci.ports.wire import Pause, Wire
 class HTTPEmbedder:
     """Texts to unit vectors by a server; `version` is yours to raise when the model behind its name changes.
 
-    Sends `batch` texts a request, tries `retries` times more on a busy server, and raises LLMError when that fails or
-    when the rows are not (N, dim) finite numbers. `key` goes into the header and into no message.
+    Sends `batch` texts a request and tries `retries` times more on a busy server; LLMError when that fails or when
+    the rows are not (N, dim) finite numbers. `key` goes into the header and into no message.
 
     >>> embedder = HTTPEmbedder("http://127.0.0.1:11434/v1", "nomic-embed-text", dim=768)
     >>> embedder.name, embedder.dim
@@ -59,9 +59,9 @@ class HTTPEmbedder:
         self._model = model
         self._wire = Wire(url, who="HTTPEmbedder", key=key, timeout=timeout, retries=retries, pause=pause)
 
-    def embed(self, texts_: Sequence[str]) -> F32:
-        """Embed texts: (N, dim) float32, rows of length 1; a blank text gives zeros. LLMError when the server fails."""
-        given = texts(texts_)
+    def embed(self, texts: Sequence[str]) -> F32:
+        """Embed texts: (N, dim) float32, unit rows; a blank text gives zeros. LLMError when the server fails."""
+        given = listed(texts)
         rows = np.zeros((len(given), self.dim), np.float32)
         full = [place for place, text in enumerate(given) if text.strip()]
         for start in range(0, len(full), self.batch):
@@ -76,8 +76,8 @@ class HTTPEmbedder:
             return self._rows(data, len(given))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise LLMError(
-                f"HTTPEmbedder: model {self._model!r} was asked for {len(given)} embeddings of finite numbers and sent"
-                f" something else ({type(error).__name__}: {error}); check that it is an embedding model"
+                f"HTTPEmbedder: model {self._model!r} was asked for {len(given)} embeddings"
+                f" and sent something else ({type(error).__name__}: {error}); check that it is an embedding model"
             ) from error
 
     def _rows(self, data: Any, count: int) -> F32:
@@ -87,8 +87,8 @@ class HTTPEmbedder:
         lengths = {len(row) for row in by_index.values()}
         if lengths != {self.dim}:
             raise LLMError(
-                f"HTTPEmbedder: model {self._model!r} sends rows of {', '.join(map(str, sorted(lengths)))} numbers, given"
-                f" dim={self.dim}; construct with dim={max(lengths)} or choose another model"
+                f"HTTPEmbedder: model {self._model!r} sends rows of {sorted(lengths)} numbers,"
+                f" given dim={self.dim}; construct with dim={max(lengths)} or choose another model"
             )
         rows = np.asarray([by_index[place] for place in range(count)], np.float32)
         if not np.isfinite(rows).all():

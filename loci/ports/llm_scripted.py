@@ -39,8 +39,8 @@ _EXAMPLE = [
 class ScriptedLLM:
     """Answers from a script; raises LLMError when it has none left or the answer breaks the schema.
 
-    A sequence is replayed in order. A mapping is looked up by the last message: the entry that equals it, else the
-    first whose key is part of it. A function is called with the messages. `calls` keeps what was asked.
+    A sequence is replayed in order. A mapping is looked up by the last message: the key that equals it, else the
+    first that is part of it. A function is called with the messages. `calls` keeps what was asked.
 
     >>> llm = ScriptedLLM(["hello", '{"pet": "cat"}'])
     >>> ask = [{"role": "user", "content": "what pet?"}]
@@ -50,15 +50,15 @@ class ScriptedLLM:
 
     def __init__(self, script: Script) -> None:
         if isinstance(script, str | bytes):
-            raise TypeError(f"script is one {type(script).__name__}; give a list of answers, such as [answer]")
+            raise TypeError(f"script is one {type(script).__name__}; give a list, such as [answer]")
         if not callable(script) and not isinstance(script, Sequence | Mapping):
-            raise TypeError(f"script is a {type(script).__name__}; give a list of answers, a mapping or a function")
+            raise TypeError(f"script is a {type(script).__name__}; give a list, a mapping or a function")
         self.script = script
         self.calls: list[list[dict[str, str]]] = []
         self._lock = Lock()
 
     def complete(self, messages: Sequence[Message], schema: Schema | None = None) -> Completion:
-        """The script's next answer, with `data` under a schema; LLMError when there is none or it breaks the schema."""
+        """The script's next answer, `data` under a schema; LLMError when none is left or it breaks that."""
         asked = chat(messages)
         with self._lock:
             turn = len(self.calls)
@@ -72,7 +72,9 @@ class ScriptedLLM:
             return self.script(asked)
         if not isinstance(self.script, Mapping):
             if turn >= len(self.script):
-                raise LLMError(f"the script has {len(self.script)} answers and was asked {turn + 1} times; add answers")
+                raise LLMError(
+                    f"the script has {len(self.script)} answers, asked was {turn + 1} times; add answers"
+                )
             return self.script[turn]
         last = asked[-1]["content"]
         if last in self.script:

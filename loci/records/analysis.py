@@ -24,6 +24,9 @@ STOP = frozenset(
 _WORD = re.compile(r"[^\W_]+")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # scripts written without spaces
 _SPEAKER = re.compile(r"^([^\W\d_][^:\n]{0,39}): ")
+_UNCLEAN = re.compile(r"[^\w ]|_")
+_BRACKETS = re.compile(r"\s*\([^)]*\)\s*$")
+_TITLE = 120  # characters of a title at most
 _FIRST_PERSON = re.compile(r"\b(?:i|my|me|we|our)\b", re.IGNORECASE)
 _MONTHS = "january february march april may june july august september october november december".split()
 
@@ -85,6 +88,35 @@ def cues(text: str) -> int:
         return 0
     said = text[found.end() :]
     return ASKS * said.rstrip().endswith("?") + FIRST * in_first_person(said)
+
+
+def said(item: Item) -> tuple[str | None, int]:
+    """Who speaks and how, for turns of a session: a document's "Title: ..." is nobody's speech."""
+    return (speaker(item.text), cues(item.text)) if item.session is not None else (None, 0)
+
+
+def head(item: Item) -> str | None:
+    """The name of what an item is about: its title, or first line; all of an entity or fact; None for talk.
+
+    >>> head(Item(text="The Zone (2017 film)\\nA film by Denys Desjardins."))
+    'the zone'
+    """
+    if item.kind in ("entity", "fact"):
+        return item.text
+    first, newline, _ = item.text[: 2 * _TITLE].partition("\n")
+    title = item.meta.get("title") or (first if newline and item.session is None else None)
+    if not isinstance(title, str) or len(title) > _TITLE:
+        return None
+    return clean(_BRACKETS.sub("", title)) or None
+
+
+def clean(text: str) -> str:
+    """A phrase as a node is named: lower case, letters, digits and single spaces.
+
+    >>> clean("  The O'Hare_Airport ")
+    'the o hare airport'
+    """
+    return " ".join(_UNCLEAN.sub(" ", text.lower()).split())
 
 
 def in_first_person(text: str) -> bool:

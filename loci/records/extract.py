@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 
 from loci.records import analysis
+from loci.records.analysis import clean
 
 Triple = tuple[str, str, str]
 
@@ -17,17 +18,7 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[\"'A-Z0-9])|\n+")
 _NAME = re.compile(
     r"(?:[^\W\d_a-z][\w'’.-]*(?:\s+(?:of|the|de|van|von|and|&|la|le|du|di|da)(?=\s+[^\W\d_a-z]))*\s*)+|\b\d[\d,./:-]*\b"
 )
-_CLEAN = re.compile(r"[^\w ]|_")
 _LONGEST = 6  # words of a relation
-
-
-def clean(text: str) -> str:
-    """A phrase as a node is named: lower case, letters, digits and single spaces.
-
-    >>> clean("  The O'Hare—Airport ")
-    'the o hare airport'
-    """
-    return " ".join(_CLEAN.sub(" ", text.lower()).split())
 
 
 def triples(text: str, title: str | None = None) -> list[Triple]:

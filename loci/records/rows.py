@@ -6,16 +6,18 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import TypeVar
 
 from loci.records.item import Item, Link
 from loci.records.scope import ROOT
 
 COLUMNS = "id, kind, text, at, since, until, known, session, source, value, uses, pinned, meta, gone, version, scope"
+T = TypeVar("T")
 _BATCH = 900  # parameters of one statement
 
 
-def batches(ids: Iterable[int], size: int = _BATCH) -> Iterator[list[int]]:
-    """Ids in pieces that fit one statement."""
+def batches(ids: Iterable[T], size: int = _BATCH) -> Iterator[list[T]]:
+    """Ids or names in pieces that fit one statement."""
     rest = iter(ids)
     while piece := list(islice(rest, size)):
         yield piece

@@ -29,7 +29,8 @@ CREATE TABLE item (
   known REAL NOT NULL,                   -- became known
   changed REAL NOT NULL,                 -- since and until stand as they are since then; before: table past
   session TEXT, source TEXT,
-  speaker TEXT, cues INTEGER NOT NULL DEFAULT 0,  -- read from the text: who speaks, and how (analysis.py)
+  speaker TEXT, cues INTEGER NOT NULL DEFAULT 0,  -- read from the text: who speaks, and how (analysis.py);
+  head TEXT,                             -- and the name of what it is about: a title, an entity, a fact
   value REAL NOT NULL DEFAULT 0, uses INTEGER NOT NULL DEFAULT 0,
   pinned INTEGER NOT NULL DEFAULT 0,
   meta TEXT NOT NULL DEFAULT '{}',       -- JSON
@@ -37,7 +38,7 @@ CREATE TABLE item (
   version INTEGER NOT NULL               -- the event that changed it last
 ) STRICT;
 CREATE INDEX item_scope ON item (scope, id);
-CREATE INDEX item_name ON item (scope, kind, text) WHERE kind IN ('fact', 'entity');
+CREATE INDEX item_head ON item (scope, head) WHERE head IS NOT NULL;
 CREATE INDEX item_gone ON item (gone) WHERE gone IS NOT NULL;
 
 CREATE TABLE past (                      -- validity as it was believed in [known, ended)

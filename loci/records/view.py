@@ -194,12 +194,30 @@ class View:
         ends = self.ledger.places(np.array([link.src, link.dst], np.int64))
         return bool(known and live and holds and (ends >= 0).all() and self.live[ends].all())
 
+    def heads(self, names: Iterable[str]) -> dict[str, list[int]]:
+        """Places of the live items whose head is one of the names."""
+        found: dict[str, list[int]] = {}
+        scopes = list(self.ledger.scopes)
+        for some in rows.batches(sorted(names), 400):
+            for within in rows.batches(scopes, 400):
+                sql = f"SELECT head, id FROM item WHERE scope IN ({rows.marks(within)}) AND head IN ({rows.marks(some)})"
+                for name, id_ in self._db.execute(sql, (*within, *some)).fetchall():
+                    place = int(self.ledger.places(np.array([id_], np.int64))[0])
+                    if place >= 0 and self.live[place]:
+                        found.setdefault(name, []).append(place)
+        return found
+
+    def has_heads(self) -> bool:
+        """Whether any item of the scope has a head at all: talk has none."""
+        sql = f"SELECT 1 FROM item WHERE scope IN ({rows.marks(list(self.ledger.scopes)[:900])}) AND head IS NOT NULL LIMIT 1"
+        return self._db.execute(sql, list(self.ledger.scopes)[:900]).fetchone() is not None
+
     def named(self, kind: str, texts: Iterable[str]) -> dict[str, int]:
         """Live facts or entities of this very scope by their text: the oldest of each."""
         found: dict[str, int] = {}
-        for some in rows.batches(sorted(set(texts))):  # type: ignore[type-var, arg-type]
-            sql = f"""SELECT text, min(item.id) FROM item JOIN scope ON scope.id = item.scope WHERE path = ? AND kind = ?
-                      AND text IN ({rows.marks(some)}) AND gone IS NULL AND kind IN ('fact', 'entity') GROUP BY text"""
+        for some in rows.batches(sorted(set(texts))):
+            sql = f"""SELECT head, min(item.id) FROM item JOIN scope ON scope.id = item.scope WHERE path = ? AND kind = ?
+                      AND head IN ({rows.marks(some)}) AND gone IS NULL GROUP BY head"""
             found |= self._db.execute(sql, (self.scope, kind, *some)).fetchall()
         return found
 

@@ -13,7 +13,7 @@ from loci.records.item import Item, Link
 from loci.records.scheme import Changes
 
 _INSERT = """INSERT INTO item (id, scope, kind, text, at, since, until, known, changed, session, source, value, uses,
-             pinned, meta, version, speaker, cues) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+             pinned, meta, version, speaker, cues, head) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 
 def insert(
@@ -32,7 +32,7 @@ def insert(
                 now if item.known is None else item.known, now if item.known is None else item.known,
                 item.session, item.source, item.value, item.uses, int(item.pinned),
                 json.dumps(dict(item.meta), ensure_ascii=False, sort_keys=True) if item.meta else "{}", version,
-                *spoken(item),
+                *analysis.said(item), analysis.head(item),
             )
             for id_, item in zip(ids, new, strict=True)
         ),
@@ -43,11 +43,6 @@ def insert(
     )
     postings.add(db, scope, ids, tokens)
     return ids
-
-
-def spoken(item: Item) -> tuple[str | None, int]:
-    """Who speaks and how, for turns of a session: a document's "Title: ..." is nobody's speech."""
-    return (analysis.speaker(item.text), analysis.cues(item.text)) if item.session is not None else (None, 0)
 
 
 def close(db: sqlite3.Connection, scope: int, ends: Mapping[int, float], now: float, *, by: Sequence[int] = ()) -> None:

@@ -125,7 +125,7 @@ class HippoRAG2(Plain):
             given = openie(self.llm, item.text)
         if given is None:
             return extract.triples(item.text, item.meta.get("title"))
-        cleaned = [tuple(extract.clean(str(part)) for part in triple) for triple in given if len(triple) == 3]
+        cleaned = [tuple(analysis.clean(str(part)) for part in triple) for triple in given if len(triple) == 3]
         return [(s, p, o) for s, p, o in cleaned if s and o and s != o]
 
     # --- recall -----------------------------------------------------------------------------------------------------

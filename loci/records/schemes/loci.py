@@ -3,6 +3,7 @@
     score(i) = (words + around + session + answer)             (talk.py: BM25 of the turn and of its surroundings)
                x (1 + speaker) (1 + first person)
              + meaning * max(0, cosine) * best score           (with an embedder)
+             + linked * (visits of a walk along names) * best score  (linked.py: personalised PageRank)
              + recency * 2^(-age / half-life) * best score
              + learned                                           (words of questions for which it was useful)
 
@@ -22,7 +23,7 @@ import numpy as np
 
 from loci.core.card import method
 from loci.core.ports import I64
-from loci.records import analysis, learning, talk
+from loci.records import analysis, learning, linked, talk
 from loci.records.item import Hit, Hits
 from loci.records.ledger import F64
 from loci.records.scheme import Changes, Plain, Query
@@ -30,6 +31,7 @@ from loci.records.view import View
 
 K1, B = 0.9, 0.4
 MEANING = 0.5
+LINKED = 0.6
 RECENCY = 0.01
 HALF_LIFE = 30 * 86400.0
 NEAREST = 50  # items that come in by meaning alone
@@ -86,11 +88,15 @@ class Loci(Plain):
             chosen = np.union1d(chosen, view.top(cosine, NEAREST))
         if not len(chosen):
             return chosen, {}
+        reached, visits = linked.linked(query.text, view, own)
+        chosen = np.union1d(chosen, reached)
         found, spots = talk.around(view, chosen)
         shares = talk.parts(query.text, view, terms, own, found, spots, self.weights)
         best = float(sum(shares.values(), np.zeros(len(found))).max(initial=0)) or 1.0
         if cosine is not None:
             shares["meaning"] = MEANING * best * np.maximum(cosine[found], 0).astype(np.float64)
+        if len(reached):
+            shares["linked"] = LINKED * best * _at(found, reached, visits)
         shares["recency"] = RECENCY * best * self._recency(view, found, shares)
         shares[learning.LEARNED] = self._learned(view, found, query.text)
         return found, shares
@@ -128,6 +134,16 @@ class Loci(Plain):
         age = np.maximum(view.when - np.where(np.isnan(at), -np.inf, at), 0)
         matched = sum(shares.values(), np.zeros(len(found))) > 0
         return np.where(matched, np.exp2(-age / HALF_LIFE), 0.0)
+
+
+def _at(found: I64, places: I64, values: F64) -> F64:
+    """Values of places as an array over `found`, 0 elsewhere; both rising or not."""
+    order = np.argsort(found)
+    at = order[np.minimum(np.searchsorted(found, places, sorter=order), len(found) - 1)]
+    out = np.zeros(len(found))
+    hit = found[at] == places
+    out[at[hit]] = values[hit]
+    return out
 
 
 def _kept(view: View) -> dict[int, dict[str, float]]:
