@@ -190,8 +190,8 @@ def _fit(handle: Handle, path: str, gate: Gate, budget: int) -> list[Step]:
             break
         try:
             with handle.writing() as db:
-                forget.tombstone(db, rows.scopes_under(db, path), drop, handle.now(), op="budget")
-            handle.erase(ids=drop)
+                went = forget.tombstone(db, rows.scopes_under(db, path), drop, handle.now(), op="budget")
+            handle.erase(ids=went)
         except LookupError:  # an item went meanwhile: look again
             continue
     return steps

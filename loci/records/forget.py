@@ -116,11 +116,6 @@ def restore(db: sqlite3.Connection, scopes: Iterable[int], ids: Sequence[int], n
             )
             version = rows.event(db, "restore", now, scope=of, first=id_)
             db.execute("UPDATE item SET gone = NULL, changed = ?, version = ? WHERE id = ?", (now, version, id_))
-            db.execute(
-                """UPDATE link SET gone = NULL WHERE (src = ? OR dst = ?) AND gone IS NOT NULL
-                   AND (SELECT gone FROM item WHERE id = src) IS NULL AND (SELECT gone FROM item WHERE id = dst) IS NULL""",
-                (id_, id_),
-            )
         frontier = {
             id_: (of, gone)
             for source, (_, when) in frontier.items()
@@ -131,13 +126,42 @@ def restore(db: sqlite3.Connection, scopes: Iterable[int], ids: Sequence[int], n
             )
         }
         came += frontier
+    _vouched(db, came)
+    _relink(db, came)
     return came
+
+
+def _vouched(db: sqlite3.Connection, came: Sequence[int]) -> None:
+    """Refuse to bring back what was derived from items that all stay forgotten."""
+    sql = """SELECT p.item, p.source FROM provenance AS p WHERE p.item IN ({}) AND NOT EXISTS (
+               SELECT 1 FROM provenance AS q JOIN item AS s ON s.id = q.source WHERE q.item = p.item AND s.gone IS NULL)"""
+    for some in rows.batches(came):
+        if row := db.execute(sql.format(rows.marks(some)), some).fetchone():
+            raise UnknownItem(
+                f"item {row[0]} was derived only from forgotten items, nothing was restored; restore item {row[1]} instead, "
+                "which brings it back"
+            )
+
+
+def _relink(db: sqlite3.Connection, came: Sequence[int]) -> None:
+    """Bring back links that touch restored items or that they vouch for, where both ends live and someone vouches."""
+    for some in rows.batches(came, 300):
+        few = rows.marks(some)
+        db.execute(
+            f"""UPDATE link SET gone = NULL WHERE gone IS NOT NULL
+                AND (src IN ({few}) OR dst IN ({few}) OR id IN (SELECT link FROM link_source WHERE source IN ({few})))
+                AND (SELECT gone FROM item WHERE id = src) IS NULL AND (SELECT gone FROM item WHERE id = dst) IS NULL
+                AND (NOT EXISTS (SELECT 1 FROM link_source WHERE link = link.id) OR EXISTS (
+                  SELECT 1 FROM link_source AS q JOIN item AS s ON s.id = q.source WHERE q.link = link.id AND s.gone IS NULL))""",
+            (*some, *some, *some),
+        )
 
 
 def erase(db: sqlite3.Connection, ids: Iterable[int], now: float) -> dict[int, bytes]:
     """Delete forgotten items for good: text, index, vectors, links, log details and logged queries that found them."""
     texts: dict[int, bytes] = {}
-    for id_ in ids:
+    wanted = _with_orphans(db, ids)
+    for id_ in wanted:
         row = db.execute("SELECT scope, text, at, gone FROM item WHERE id = ?", (id_,)).fetchone()
         if row is None or row[3] is None:
             continue
@@ -145,13 +169,35 @@ def erase(db: sqlite3.Connection, ids: Iterable[int], now: float) -> dict[int, b
         postings.remove(db, row[0], id_, analysis.tokens(row[1], row[2]))
         db.execute("DELETE FROM item WHERE id = ?", (id_,))
         db.execute("UPDATE event SET detail = '{}' WHERE first <= ? AND last >= ?", (id_, id_))
-        db.execute(
-            "DELETE FROM asked WHERE scope = ? AND EXISTS (SELECT 1 FROM json_each(asked.hits) WHERE value = ?)",
-            (row[0], id_),
-        )
         db.execute("DELETE FROM state WHERE name = ?", (f"item:{id_}",))
         rows.event(db, "erase", now, scope=row[0], first=id_)
+    for some in rows.batches(texts):  # whichever scope asked
+        sql = f"DELETE FROM asked WHERE EXISTS (SELECT 1 FROM json_each(asked.hits) WHERE value IN ({rows.marks(some)}))"
+        db.execute(sql, some)
     return texts
+
+
+def _with_orphans(db: sqlite3.Connection, ids: Iterable[int]) -> list[int]:
+    """Forgotten ids with the forgotten items that no other item vouches for; links that only they vouch for are deleted."""
+    wanted = list(dict.fromkeys(ids))
+    db.execute("CREATE TEMP TABLE IF NOT EXISTS erasing (id INTEGER PRIMARY KEY)")
+    db.execute("DELETE FROM temp.erasing")
+    frontier = wanted
+    while frontier:
+        db.executemany("INSERT OR IGNORE INTO temp.erasing SELECT id FROM item WHERE id = ? AND gone IS NOT NULL", ((i,) for i in frontier))
+        frontier = [id_ for (id_,) in db.execute(
+            """SELECT DISTINCT p.item FROM provenance AS p JOIN item ON item.id = p.item
+               WHERE p.source IN (SELECT id FROM temp.erasing) AND item.gone IS NOT NULL
+               AND item.id NOT IN (SELECT id FROM temp.erasing) AND NOT EXISTS (
+                 SELECT 1 FROM provenance AS q WHERE q.item = p.item AND q.source NOT IN (SELECT id FROM temp.erasing))"""
+        )]  # fmt: skip
+        wanted += frontier
+    db.execute(
+        """DELETE FROM link WHERE id IN (SELECT link FROM link_source WHERE source IN (SELECT id FROM temp.erasing))
+           AND NOT EXISTS (SELECT 1 FROM link_source AS q WHERE q.link = link.id AND q.source NOT IN (SELECT id FROM temp.erasing))"""
+    )
+    db.execute("DELETE FROM temp.erasing")
+    return wanted
 
 
 def due(db: sqlite3.Connection, before: float) -> list[int]:

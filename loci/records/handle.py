@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from loci.core import sizes
-from loci.core.clock import Clock
+from loci.core.clock import Clock, moment
 from loci.core.errors import BudgetExceeded, ConflictError, StoreError, UnknownItem
 from loci.core.ports import Embedder
 from loci.records import forget, ledger, opening, rows, write
@@ -28,6 +28,7 @@ from loci.records.view import Shelf, View
 DAY = 86400.0
 TRIES = 5
 _SHELVES = 64
+_TIMES = ("at", "since", "until", "known")
 _LOGGED = 256  # queries kept in memory before they are written
 
 
@@ -82,6 +83,13 @@ class Handle:
             raise UnknownItem(
                 f"items {missing[:5]} are not live in this scope; give ids that add or recall returned, with their scope"
             )
+
+    def _check_sources(self, db: sqlite3.Connection, path: str, new: Sequence[Item]) -> None:
+        """What is derived must rest on live items that the call's scope sees."""
+        sources = {source for item in new for source in item.sources}
+        if sources:
+            found = rows.items(db, sources, rows.scopes_under(db, path))
+            self._all_there(sorted(sources), {id_: item for id_, item in found.items() if item.gone is None})
 
     # --- views ----------------------------------------------------------------------------------------------------
 
@@ -191,7 +199,8 @@ class Handle:
 
     def _log(self, path: str, now: float, hits: Hits) -> None:
         with self._lock:
-            self._asked.append((path, now, hits.query, json.dumps(list(hits.ids))))
+            query = hits.query.encode("utf-8", "replace").decode()  # a lone surrogate cannot be kept
+            self._asked.append((path, now, query, json.dumps(list(hits.ids))))
             full = len(self._asked) >= _LOGGED
         if full:
             with contextlib.suppress(StoreError), self._store.write() as db:
@@ -206,7 +215,8 @@ class Handle:
         known = {path: row[0] for path in {path for path, *_ in waiting}
                  if (row := db.execute("SELECT id FROM scope WHERE path = ?", (path,)).fetchone())}  # fmt: skip
         db.executemany(
-            "INSERT INTO asked (scope, time, query, hits) VALUES (?, ?, ?, ?)",
+            """INSERT INTO asked (scope, time, query, hits) SELECT ?1, ?2, ?3, ?4
+               WHERE NOT EXISTS (SELECT 1 FROM json_each(?4) WHERE value NOT IN (SELECT id FROM item))""",  # none was erased
             ((known[path], now, query, hits) for path, now, query, hits in waiting if path in known),
         )
 
@@ -270,7 +280,8 @@ def item_of(one: str | Item, path: str, common: Mapping[str, Any]) -> Item:
     if isinstance(one, Item):
         place = one.scope if one.scope != "default" else path
         item = replace(one, scope=checked(place), id=0, gone=None, version=0,
-                       **{name: value for name, value in common.items() if value and not getattr(one, name) and name != "kind"})  # fmt: skip
+                       **{name: value for name, value in common.items()
+                          if name != "kind" and _stated(value) and not _stated(getattr(one, name))})  # fmt: skip
     elif isinstance(one, str):
         item = Item(text=one, scope=path, **common)
     else:
@@ -281,12 +292,22 @@ def item_of(one: str | Item, path: str, common: Mapping[str, Any]) -> Item:
         raise ValueError(f"kind={item.kind!r} is unknown; choose one of {', '.join(KINDS)}")
     if item.since is not None and item.until is not None and item.since > item.until:
         raise ValueError(f"since={item.since} is after until={item.until}; give an interval that begins before it ends")
+    if wrong := [name for name, held in (("text", item.text), ("session", item.session or ""), ("source", item.source or ""))
+                 if not isinstance(held, str)]:  # fmt: skip
+        raise TypeError(f"item.{wrong[0]} is a {type(getattr(item, wrong[0])).__name__}; give text")
     try:
-        item.text.encode()
-        json.dumps(dict(item.meta), ensure_ascii=False).encode()
+        for text in (item.text, item.session or "", item.source or ""):
+            text.encode()
+        json.dumps(dict(item.meta), ensure_ascii=False, sort_keys=True).encode()
     except (TypeError, ValueError) as error:
         raise ValueError(f"an item cannot be kept ({error}); give text without lone surrogates and meta that is JSON") from error
-    return item
+    times = {name: moment(t, name=name) for name in _TIMES if (t := getattr(item, name)) is not None}
+    return replace(item, **times)  # type: ignore[arg-type]
+
+
+def _stated(value: object) -> bool:
+    """Whether an item or a call says it: 0.0 is a time, while None, False and an empty meta say nothing."""
+    return value is not None and value is not False and value != {}
 
 
 def by_scope(items: Sequence[Item]) -> list[tuple[str, list[int]]]:

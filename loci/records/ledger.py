@@ -97,6 +97,8 @@ def refresh(db: sqlite3.Connection, path: str, held: Ledger) -> Ledger:
     scopes = rows.scopes_under(db, path)
     sql = "SELECT scope, first, last FROM event WHERE seq > ? AND first IS NOT NULL ORDER BY seq"
     ranges = {(first, last) for scope, first, last in db.execute(sql, (held.seq,)) if scope in scopes}
+    if db.execute("SELECT 1 FROM event WHERE seq > ? AND op IN ('erase', 'wipe') LIMIT 1", (held.seq,)).fetchone():
+        return load(db, path)  # ids, sessions, speakers that are nowhere else must not be remembered here
     names, speakers = held.names, held.speakers
     found: dict[int, tuple[object, ...]] = {}
     stale = np.zeros(len(held), bool)

@@ -12,6 +12,7 @@ from loci.core.clock import Clock, When, moment
 from loci.core.errors import ConflictError
 from loci.core.ports import Embedder
 from loci.records import analysis, calibrate, forget, history, jobs, rows, vectors, write
+from loci.records.contradict import Proposal, propose
 from loci.records.consolidate import Report, consolidate
 from loci.records.handle import DAY, TRIES, Handle, by_scope, item_of
 from loci.records.history import Diff, Event
@@ -22,6 +23,7 @@ from loci.records.scheme import Query, Scheme
 from loci.records.scope import DEFAULT
 
 _EMBED = 64
+_NEAR = 50  # items in which contradictions are looked for
 
 
 class Memory(Handle):
@@ -100,6 +102,7 @@ class Memory(Handle):
             for of, places in by_scope(new):
                 row = rows.scope_id(db, of)
                 some = [new[place] for place in places]
+                self._check_sources(db, path, some)
                 ids += write.insert(db, row, some, [tokens[place] for place in places], now, op="add")
                 if not self.scheme.local:
                     jobs.put(db, "write", row, {"first": ids[-len(some)], "last": ids[-1]}, len(some), now)
@@ -109,6 +112,15 @@ class Memory(Handle):
             self._check_budget(db)
         self._derive(new, ids)
         return Ids(ids, scope=path)
+
+    def contradictions(self, id: int, *, scope: str | None = None) -> list[Proposal]:  # noqa: A002 - the field's word
+        """Live items that an item may supersede, by rule: the same functional relation of the same subject. Only proposed."""
+        ids, path = self._ids(id, scope)
+        (new,) = self.get(ids, scope=path)
+        with self._store.read() as db:
+            view = self._view(db, path)
+            near = view.items(view.top(view.lexical(new.text), _NEAR).tolist())
+        return propose(new, near)
 
     def link(self, src: int, rel: str, dst: int, *, weight: float = 1.0, scope: str | None = None) -> int:
         """Relate two live items of a scope; returns the link's id."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from loci.records import near
 from loci.records.item import Item
 
-_WORD = re.compile(r"[^\W_]+")
 LEAST = 0.9
 
 
@@ -20,7 +18,7 @@ def duplicates(items: Sequence[Item], *, least: float = LEAST) -> dict[int, int]
     Prefix filtering (Chaudhuri et al., 2006): texts with Jaccard overlap of at least `least` share one of the
     floor((1 - least) * n) + 1 rarest of their n words, so only such pairs are compared. `merge_slow` is the oracle.
     """
-    words = [frozenset(_WORD.findall(item.text.lower())) for item in items]
+    words = [near.words(item.text) for item in items]
     rarity = Counter(word for some in words for word in some)
     buckets: dict[tuple[str, tuple[object, ...]], list[int]] = defaultdict(list)
     into: dict[int, int] = {}

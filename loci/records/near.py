@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
-_WORD = re.compile(r"[^\W_]+")
-_NOT = re.compile(r"\b(?:not?|never|none|nobody|nothing|neither|nor|cannot|without|hardly|\w+n['’]t)\b", re.IGNORECASE)
+_WORD = re.compile(r"[^\W_]+(?:['’]t\b)?")
 _DIGIT = re.compile(r"\d+(?:[.,:]\d+)*")
+_NOT = frozenset("no not never none nobody nothing neither nor cannot without hardly".split())
 
 
 def same(a: str, b: str, *, least: float = 0.9) -> bool:
@@ -15,15 +16,26 @@ def same(a: str, b: str, *, least: float = 0.9) -> bool:
     >>> same("Ana likes green tea a lot.", "Ana likes green tea a lot!"), same("I eat meat", "I don't eat meat")
     (True, False)
     """
-    return key(a) == key(b) and overlap(a, b) >= least
+    one, two = words(a), words(b)
+    if min(len(one), len(two)) < least * max(len(one), len(two)):
+        return False
+    return overlap(one, two) >= least and key(a) == key(b)
 
 
+def overlap(one: frozenset[str], two: frozenset[str]) -> float:
+    """Jaccard similarity of two sets of words."""
+    return len(one & two) / len(one | two) if one or two else 1.0
+
+
+@lru_cache(maxsize=4096)
+def words(text: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(_WORD.findall(text.lower()))
+
+
+@lru_cache(maxsize=4096)
 def key(text: str) -> tuple[int, tuple[str, ...]]:
     """What near duplicates must share exactly: how often they deny, and their numbers."""
-    return len(_NOT.findall(text)), tuple(sorted(_DIGIT.findall(text)))
-
-
-def overlap(a: str, b: str) -> float:
-    """Jaccard similarity of the words."""
-    one, two = set(_WORD.findall(a.lower())), set(_WORD.findall(b.lower()))
-    return len(one & two) / len(one | two) if one | two else 1.0
+    found = _WORD.findall(text.lower())
+    denials = sum(word in _NOT or word.endswith(("n't", "n’t")) for word in found)
+    return denials, tuple(sorted(_DIGIT.findall(text)))

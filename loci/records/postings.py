@@ -25,6 +25,7 @@ ENTRY = np.dtype([("low", "<u2"), ("tf", "<u2"), ("length", "<u2")])
 Posting = tuple[I64, NDArray[np.int64], NDArray[np.int64]]  # ids, tf, lengths
 _MOST = 65535
 _MANY_SCOPES = 200
+_MANY_TERMS = 900  # parameters of one statement, scopes apart
 _APPEND = """INSERT INTO posting VALUES (?, ?, ?, ?)
              ON CONFLICT DO UPDATE SET entries = CAST(entries || excluded.entries AS BLOB)"""
 
@@ -98,20 +99,23 @@ def read(
     """The posting list of each term over the scopes: ids, tf, lengths."""
     if not scopes or not terms:
         return {}
+    found: dict[str, tuple[list[int], list[bytes]]] = {}
+    for start in range(0, len(terms), _MANY_TERMS):
+        for term, chunk, entries in _read(db, scopes, terms[start : start + _MANY_TERMS]):
+            chunks, blobs = found.setdefault(term, ([], []))
+            chunks.append(chunk)
+            blobs.append(entries)
+    return {term: _list(*parts) for term, parts in found.items()}
+
+
+def _read(db: sqlite3.Connection, scopes: Sequence[int], terms: Sequence[str]) -> list[tuple[str, int, bytes]]:
     some = ",".join("?" * len(terms))
     if len(scopes) <= _MANY_SCOPES:
         sql = f"SELECT term, chunk, entries FROM posting WHERE term IN ({some}) AND scope IN ({','.join('?' * len(scopes))})"
-        rows = db.execute(sql, (*terms, *scopes)).fetchall()
-    else:
-        wanted = set(scopes)
-        sql = f"SELECT term, chunk, entries, scope FROM posting WHERE term IN ({some})"
-        rows = [row[:3] for row in db.execute(sql, terms) if row[3] in wanted]
-    found: dict[str, tuple[list[int], list[bytes]]] = {}
-    for term, chunk, entries in rows:
-        chunks, blobs = found.setdefault(term, ([], []))
-        chunks.append(chunk)
-        blobs.append(entries)
-    return {term: _list(*parts) for term, parts in found.items()}
+        return db.execute(sql, (*terms, *scopes)).fetchall()
+    wanted = set(scopes)
+    sql = f"SELECT term, chunk, entries, scope FROM posting WHERE term IN ({some})"
+    return [row[:3] for row in db.execute(sql, tuple(terms)) if row[3] in wanted]
 
 
 def _list(chunks: list[int], blobs: list[bytes]) -> Posting:

@@ -141,7 +141,7 @@ class View:
         if embedder is None or model is None:
             return None
         held = self._shelf.matrices.get(model)
-        if held is None or len(held.ids) != len(self.ledger) or len(held.have) < len(held.ids):
+        if held is None or not np.array_equal(held.ids, self.ledger.ids) or len(held.have) < len(held.ids):
             held = vectors.matrix(self._db, model, embedder.dim, self.ledger.ids, held)
             self._shelf.matrices[model] = held
         return held

@@ -52,6 +52,7 @@ def close(db: sqlite3.Connection, scope: int, ends: Mapping[int, float], now: fl
         if row is None or row[4] != scope or row[3] is not None:
             raise UnknownItem(f"item {id_} is not live in this scope, so nothing can supersede it; recall it first")
         keep_past(db, id_, now)
+        until = until if row[1] is None else min(until, row[1])  # an interval that has ended is not opened again
         until = until if row[0] is None else max(until, row[0])
         version = rows.event(db, "close", now, scope=scope, first=id_, detail={"until": until, "by": list(by)})
         db.execute("UPDATE item SET until = ?, changed = ?, version = ? WHERE id = ?", (until, now, version, id_))
