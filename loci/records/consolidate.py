@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 QUESTIONS = 200  # the newest questions of the log that the gate replays
 K = 10
-_ROUNDS = 6
+_ROUNDS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +174,7 @@ def _derive(handle: Handle, path: str, gate: Gate, budget: int | None) -> Step:
 def _fit(handle: Handle, path: str, gate: Gate, budget: int) -> list[Step]:
     """Erase the items that are worth least a byte until the store fits, as long as no past question loses."""
     steps: list[Step] = []
+    rate = 1.0  # bytes that came free for a byte of estimate in the round before
     for _ in range(_ROUNDS):
         handle.flush()
         size = handle.nbytes
@@ -181,7 +182,7 @@ def _fit(handle: Handle, path: str, gate: Gate, budget: int) -> list[Step]:
             break
         with handle.reading() as db:
             view = handle.view(db, path)
-            drop = _least(view, gate, size - budget, size)
+            drop = _least(view, gate, int((size - budget) / rate) + 1)
             before = gate.recall(handle, view, {})
             after = gate.recall(handle, _without(view, drop), {})
         committed = bool(drop) and after >= before
@@ -194,23 +195,24 @@ def _fit(handle: Handle, path: str, gate: Gate, budget: int) -> list[Step]:
             handle.erase(ids=went)
         except LookupError:  # an item went meanwhile: look again
             continue
+        handle.flush()
+        rate = min(max((size - handle.nbytes) / (size - budget), 0.2), 2.0) * rate
     return steps
 
 
-def _least(view: View, gate: Gate, excess: int, size: int) -> list[int]:
+def _least(view: View, gate: Gate, excess: int) -> list[int]:
     """Ids to drop, least worth first, that free about `excess` bytes; what past questions needed stays."""
     items = view.every()
     uses: Counter[int] = Counter(id_ for _, needed in gate.asked for id_ in needed)
     dim = 0 if view.embedder is None else view.embedder.dim
     costs = {item.id: keep.cost(item, dim) for item in items}
-    scale = size / max(sum(costs.values()), 1)  # what a byte of estimate takes on the disk, pages and trees included
     drop: list[int] = []
     for item in reversed(keep.order(items, uses, dim=dim)):
         if excess <= 0:
             break
         if not item.pinned and not uses[item.id] and not _carries(item):
             drop.append(item.id)
-            excess -= int(costs[item.id] * min(scale, 2.0))
+            excess -= costs[item.id]
     return drop
 
 

@@ -17,7 +17,7 @@ def pagerank(src: I64, dst: I64, weight: F64, reset: F64, *, damping: float = 0.
     Haveliwala, "Topic-sensitive PageRank", 2002.
     """
     r = visits(src, dst, weight, _distribution(reset), damping=damping)
-    return r / r.sum()
+    return np.asarray(r / r.sum(), np.float64)
 
 
 def visits(
@@ -30,9 +30,10 @@ def visits(
     n = len(start)
     out = np.bincount(src, weight, n)
     share = damping * weight / np.where(out > 0, out, 1.0)[src]
-    r = step = start
+    step: F64 = start
+    r: F64 = start
     for _ in range(most):
-        step = np.bincount(dst, share * step[src], n)
+        step = np.asarray(np.bincount(dst, share * step[src], n), np.float64)
         r = r + step
         if step.sum() <= tolerance * r.sum():
             break
@@ -43,10 +44,10 @@ def pagerank_slow(src: I64, dst: I64, weight: F64, reset: F64, *, damping: float
     """The same by one dense solve: (1 - d) (I - d A^T)^-1 p."""
     n = len(reset)
     p = _distribution(reset)
-    a = np.zeros((n, n))
+    a: F64 = np.zeros((n, n))
     np.add.at(a, (src, dst), weight)
-    out = a.sum(1)
-    a[out > 0] /= out[out > 0, None]
+    out = np.asarray(a.sum(1), np.float64)
+    a[out > 0] = a[out > 0] / out[out > 0, None]
     a[out <= 0] = p
     solved: NDArray[np.float64] = np.linalg.solve(np.eye(n) - damping * a.T, (1 - damping) * p)
     return solved

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,7 +141,7 @@ def as_of(db: sqlite3.Connection, path: str, when: float) -> Ledger:
 
 def _arrays(
     found: list[tuple[object, ...]], names: dict[tuple[int, str], int], speakers: dict[str, int]
-) -> dict[str, NDArray[np.generic]]:
+) -> dict[str, Any]:
     columns = list(zip(*found, strict=True)) if found else [()] * 12
     ids, scope, kind, session, at, since, until, gone, value, uses, speaker, cues = columns
     places = {name: place for place, name in enumerate(KINDS)}

@@ -14,6 +14,7 @@ from loci.core.ports import Embedder
 from loci.records import analysis, calibrate, forget, history, jobs, rows, vectors, write
 from loci.records.contradict import Proposal, propose
 from loci.records.consolidate import Report, consolidate
+from loci.records.forget import Receipt
 from loci.records.handle import DAY, TRIES, Handle, by_scope, item_of
 from loci.records.history import Diff, Event
 from loci.records.item import KINDS, Hits, Ids, Item, Link
@@ -295,7 +296,7 @@ class Memory(Handle):
             came = forget.restore(db, rows.scopes_under(db, path), ids, self._clock())
         return Ids(came, scope=path)
 
-    def verify_forgotten(self, id: int, *, text: str | None = None) -> forget.Receipt:  # noqa: A002 - the field's word
+    def verify_forgotten(self, id: int, *, text: str | None = None) -> Receipt:  # noqa: A002 - the field's word
         """Search the tables for an item and the files for its text; the text is known to the handle that erased it."""
         data = self._erased.texts.get(id) if text is None else text.encode("utf-8", "surrogatepass")
         self._store.checkpoint()

@@ -38,4 +38,4 @@ def key(text: str) -> tuple[int, tuple[str, ...]]:
     """What near duplicates must share exactly: how often they deny, and their numbers."""
     found = _WORD.findall(text.lower())
     denials = sum(word in _NOT or word.endswith(("n't", "n’t")) for word in found)
-    return denials, tuple(sorted(_DIGIT.findall(text)))
+    return denials, tuple(_DIGIT.findall(text))  # in their order: 3 to 1 is not 1 to 3

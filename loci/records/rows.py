@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from loci.records.item import Item, Link
 from loci.records.scope import ROOT
@@ -56,14 +56,14 @@ def items(db: sqlite3.Connection, ids: Iterable[int], scopes: dict[int, str]) ->
     return found
 
 
-def item(row: Sequence[object], scope: str, sources: tuple[int, ...] = ()) -> Item:
+def item(row: Sequence[Any], scope: str, sources: tuple[int, ...] = ()) -> Item:
     """One row of `item`, in the order of COLUMNS."""
     id_, kind, text, at, since, until, known, session, source, value, uses, pinned, meta, gone, version, _ = row
     return Item(
         id=id_, kind=kind, text=text, at=at, since=since, until=until, known=known, session=session, source=source,
-        value=value, uses=uses, pinned=bool(pinned), meta=json.loads(meta) if meta != "{}" else {}, gone=gone,  # type: ignore[arg-type]
+        value=value, uses=uses, pinned=bool(pinned), meta=json.loads(meta) if meta != "{}" else {}, gone=gone,
         version=version, scope=scope, sources=sources,
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
 
 
 def links(db: sqlite3.Connection, ids: Iterable[int]) -> list[Link]:

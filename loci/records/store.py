@@ -20,6 +20,11 @@ from loci.core.errors import Busy, ClosedError, LociError, NotAStore, ReadOnly, 
 from loci.records import schema
 
 _BUSY_S = 30.0
+_SETTINGS = (
+    f"busy_timeout = {int(_BUSY_S * 1000)}", "foreign_keys = ON", "secure_delete = ON", "temp_store = MEMORY",
+    "synchronous = FULL",  # acknowledged means on the disk
+    "cache_size = -32000",
+)  # fmt: skip
 _MAGIC = b"SQLite format 3\x00"
 
 
@@ -36,7 +41,8 @@ class Store:
         self._local = threading.local()
         self._all: list[sqlite3.Connection] = []
         self.closed = False
-        self._check_file()
+        with errors(self.path):
+            self._check_file()
         self._writer = self._connect()
         try:
             with errors(self.path):
@@ -61,7 +67,23 @@ class Store:
             return
         if not head.startswith(_MAGIC):
             raise NotAStore(f"{self.path} is not a loci store (no SQLite header); it was left as it is, give another path")
-        if len(head) < 72 or int.from_bytes(head[68:72], "big") not in (0, schema.APPLICATION_ID):
+        owner = int.from_bytes(head[68:72], "big")
+        if len(head) < 72 or owner not in (0, schema.APPLICATION_ID):
+            raise NotAStore(f"{self.path} is another program's database; it was left as it is, give another path")
+        page = int.from_bytes(head[16:18], "big")
+        if page > 1 and self.path.stat().st_size % page:  # SQLite itself sees only whole pages that lack
+            raise NotAStore(f"{self.path} is damaged (its last page is cut); it was left as it is, restore a backup")
+        if not owner:  # also what a store of ours looks like whose first pages are still in the log
+            log = self.path.with_name(self.path.name + "-wal")  # without one, a reader must not leave one
+            how = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
+            with contextlib.closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?{how}", uri=True)) as db:
+                self._check_owner(db)
+
+    def _check_owner(self, db: sqlite3.Connection) -> None:
+        """Refuse another program's database. One statement, so that a store being made just now is seen whole."""
+        sql = "SELECT (SELECT application_id FROM pragma_application_id), (SELECT count(*) FROM sqlite_master)"
+        owner, tables = db.execute(sql).fetchone()
+        if owner != schema.APPLICATION_ID and tables:
             raise NotAStore(f"{self.path} is another program's database; it was left as it is, give another path")
 
     def _connect(self) -> sqlite3.Connection:
@@ -71,22 +93,20 @@ class Store:
             connection = sqlite3.connect(
                 self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=256
             )
-        connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_S * 1000)}")
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA secure_delete = ON")
-        connection.execute("PRAGMA synchronous = FULL")  # acknowledged means on the disk
-        connection.execute("PRAGMA temp_store = MEMORY")
-        connection.execute("PRAGMA cache_size = -32000")
+        try:
+            with errors(self.path):
+                for setting in _SETTINGS:
+                    connection.execute(f"PRAGMA {setting}")
+        except BaseException:
+            connection.close()
+            raise
         self._all.append(connection)
         return connection
 
     def _prepare(self) -> None:
         """Bring the file to the newest schema; a file of a newer loci, or of nobody we know, is refused."""
+        self._check_owner(self._writer)
         (version,) = self._writer.execute("PRAGMA user_version").fetchone()
-        (owner,) = self._writer.execute("PRAGMA application_id").fetchone()
-        (tables,) = self._writer.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if owner != schema.APPLICATION_ID and (tables or version):
-            raise NotAStore(f"{self.path} is another program's database; it was left as it is, give another path")
         if version > schema.VERSION:
             raise NotAStore(
                 f"{self.path} has schema {version}, this loci knows up to {schema.VERSION}; upgrade loci to open it"
@@ -224,6 +244,8 @@ def errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull(f"no space left for {path}; nothing of this call was kept, free some space") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise ReadOnly(f"{path} cannot be read or written ({error.strerror}); nothing was written, check permissions") from error
         raise
 
 

@@ -33,7 +33,7 @@ class Bag:
             for term in tokens(text):
                 row[_slot(term)] += math.log1p(self._size / (1 + self._found[term]))
         norms = np.linalg.norm(out, axis=1, keepdims=True)
-        return out / np.where(norms > 0, norms, 1)  # type: ignore[no-any-return]
+        return np.asarray(out / np.where(norms > 0, norms, 1), np.float32)
 
 
 def _slot(term: str) -> int:

@@ -109,7 +109,8 @@ class HippoRAG2(Plain):
                     if item.id not in passages:
                         passages.append(item.id)
         there = {kind: view.named(kind, (text for of, text in said if of == kind)) for kind in ("fact", "entity")}
-        put, vouch = [], {}
+        put: list[New] = []
+        vouch: dict[int, list[int]] = {}
         for (kind, text), passages in said.items():
             if text in there[kind]:
                 vouch[there[kind][text]] = passages
