@@ -199,8 +199,7 @@ class Handle:
 
     def _log(self, path: str, now: float, hits: Hits) -> None:
         with self._lock:
-            query = hits.query.encode("utf-8", "replace").decode()  # a lone surrogate cannot be kept
-            self._asked.append((path, now, query, json.dumps(list(hits.ids))))
+            self._asked.append((path, now, hits.query, json.dumps(list(hits.ids))))
             full = len(self._asked) >= _LOGGED
         if full:
             with contextlib.suppress(StoreError), self._store.write() as db:

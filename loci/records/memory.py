@@ -199,6 +199,7 @@ class Memory(Handle):
         if kinds is not None and (unknown := set(kinds) - set(KINDS)):
             raise ValueError(f"kinds has {sorted(unknown)}; choose from {', '.join(KINDS)}")
         path = self._scope(scope)
+        query = query.encode("utf-8", "replace").decode()  # a lone surrogate could not be logged
         now = self._clock() if as_of is None else moment(as_of, name="as_of")
         with self._store.read() as db:
             view = self._view(db, path, as_of=None if as_of is None else now, kinds=kinds)

@@ -423,3 +423,83 @@ def test_a_closed_memory_says_so(tmp_path: Path) -> None:
 
 def test_read_only_is_an_error_of_the_store() -> None:
     assert issubclass(ReadOnly, StoreError) and issubclass(StorageFull, StoreError)
+
+
+# --- whatever text ----------------------------------------------------------------------------------------------------
+
+TEXTS = (
+    "", " ", "\x00", "a\x00b kitten", "\U0001f408 kitten \U0001f3fd", "\u05d0\u05d1 kitten", "\u732b\u304c\u597d\u304d", "\ufeffkitten",
+    "e\u0301 kitten \u00e9", "'); DROP TABLE item; --", '"kitten" NEAR/2 OR', "kitten\r\n\ttwo", "\u202ekitten", "%s {} $1 :x ?", "\\",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=ascii)
+@pytest.mark.parametrize("scheme", ["loci", "bm25"])
+def test_text_comes_back_as_it_was_given(text: str, scheme: str, tmp_path: Path) -> None:
+    path = tmp_path / "memory.db"
+    with Memory(path, scheme=scheme) as memory:
+        ids = memory.add([text, "the harbour"], session=text, source=text, meta={text: [text, None, 1.5, {"deep": True}]})
+        memory.recall(text, 3)
+        for word in text.split():
+            ask(memory, word, 3, "default")
+    with Memory(path, scheme=scheme) as memory:
+        (item,) = memory.get(ids[0])
+        assert (item.text, item.session, item.source) == (text, text, text)
+        assert item.meta == {text: [text, None, 1.5, {"deep": True}]}
+        assert memory.count() == 2
+        if "kitten" in text:
+            assert memory.recall("kitten", 1).ids == ids[:1]
+        assert memory.forget(ids[0], erase=True) == ids[:1]
+        assert [one.text for one in memory.items()] == ["the harbour"]
+    integrity(path)
+
+
+@pytest.mark.parametrize("field", ["text", "session", "source", "meta", "key"])
+@pytest.mark.parametrize("as_item", [False, True])
+def test_lone_surrogates_are_refused(field: str, as_item: bool) -> None:
+    bad = "kitten \ud800"
+    given = {"text": "kitten"} | ({"meta": {"x": bad}} if field == "meta" else {"meta": {bad: 1}} if field == "key" else {field: bad})
+    with Memory(":memory:") as memory:
+        with pytest.raises(ValueError, match="without lone surrogates"):
+            if as_item:
+                memory.add(["good", Item(**given)])  # type: ignore[arg-type]
+            else:
+                memory.add(["good", str(given.pop("text"))], **given)  # type: ignore[arg-type]
+        assert memory.count() == 0, "half of the call was kept"
+
+
+def test_a_question_with_a_lone_surrogate_does_not_break_the_next_write() -> None:
+    with Memory(":memory:") as memory:
+        ids = memory.add("a kitten")
+        assert memory.recall("kitten \ud800").ids == ids
+        assert memory.add("next") and memory.count() == 2
+        memory.learn(memory.recall("kitten \ud800"), 1.0)
+        memory.flush()
+        with memory.reading() as db:
+            assert db.execute("SELECT count(*) FROM asked").fetchone()[0] == 2
+
+
+@pytest.mark.parametrize("wrong", [{"meta": {"x": object()}}, {"meta": {1: "a", "b": 2}}, {"meta": {"x": b"bytes"}}, {"kind": "idea"}])
+def test_what_cannot_be_kept_is_refused_whole(wrong: dict[str, object]) -> None:
+    with Memory(":memory:") as memory:
+        with pytest.raises(ValueError):  # noqa: PT011 - each has its own words
+            memory.add(["one", "two"], **wrong)  # type: ignore[arg-type]
+        for what in (5, None, b"bytes", [b"bytes"], Item(text=5), Item(text="x", source=5), Item(text="x", session=1.5)):  # type: ignore[arg-type]
+            with pytest.raises(TypeError):
+                memory.add(what)  # type: ignore[arg-type]
+        assert memory.count(scope="/") == 0
+
+
+def test_ten_megabytes_in_one_text(tmp_path: Path) -> None:
+    path = tmp_path / "memory.db"
+    text = " ".join(f"word{n % 5000}" for n in range(1_200_000)) + " needle7x"
+    assert len(text) > 10_000_000
+    with Memory(path) as memory:
+        ids = memory.add([text, "a kitten"])
+        assert memory.recall("needle7x", 1).ids == ids[:1]
+        assert memory.recall("kitten", 1).ids == ids[1:]
+    with Memory(path) as memory:
+        assert memory.get(ids[0])[0].text == text
+        memory.forget(ids[0], erase=True)
+    assert path.stat().st_size < 1_000_000
+    integrity(path)

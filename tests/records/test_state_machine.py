@@ -24,7 +24,7 @@ SCOPES = ("a", "a/b", "a/b/c", "ab", "z")
 SEEN_FROM = (*SCOPES, "/", "a/x")
 WORDS = ("kitten", "harbour", "violin", "Rome", "not", "tooth", "12", "telescope", "Ana:", "?")
 SETTINGS = settings(
-    max_examples=25, stateful_step_count=25, deadline=None, derandomize=True,
+    max_examples=60, stateful_step_count=30, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )  # fmt: skip
 
@@ -313,5 +313,5 @@ TestLoci = Laws.TestCase
 TestDense = DenseLaws.TestCase
 TestBM25 = PlainLaws.TestCase
 TestLoci.settings = SETTINGS
-TestDense.settings = settings(SETTINGS, max_examples=15)
-TestBM25.settings = settings(SETTINGS, max_examples=10)
+TestDense.settings = settings(SETTINGS, max_examples=30)
+TestBM25.settings = settings(SETTINGS, max_examples=20)

@@ -1,0 +1,134 @@
+"""The doctor: examines a file, and rebuilds what can be rebuilt from the items. It never touches a text."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from loci.core.errors import NotAStore
+from loci.records import analysis, postings, rows
+from loci.records.store import Store
+
+_BATCH = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong: where, what, and whether repair can mend it."""
+
+    where: str
+    what: str
+    mendable: bool
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}{'' if self.mendable else ' (restore a backup, or export what is left)'}"
+
+
+def examine(path: str | os.PathLike[str]) -> list[Finding]:
+    """Everything wrong with a file; [] when it is healthy. Raises NotAStore for a file that is none."""
+    store = _open(path)
+    try:
+        with store.read() as db:
+            return list(_findings(db))
+    finally:
+        store.close()
+
+
+def repair(path: str | os.PathLike[str]) -> list[Finding]:
+    """Rebuild the lexical index and its counters, drop vectors that do not fit; what had been wrong."""
+    store = _open(path)
+    try:
+        with store.read() as db:
+            findings = list(_findings(db))
+        if any(finding.mendable for finding in findings):
+            with store.write() as db:
+                _reindex(db)
+                db.execute("DELETE FROM vector WHERE id IN (SELECT v.id FROM vector AS v LEFT JOIN model AS m ON m.id = v.model "
+                           "WHERE m.id IS NULL OR length(v.data) <> 2 * m.dim OR v.item NOT IN (SELECT id FROM item))")  # fmt: skip
+                for table, column in _POINTERS:
+                    db.execute(f"DELETE FROM {table} WHERE {column} NOT IN (SELECT id FROM item)")
+                rows.event(db, "repair", _last_time(db))
+        return findings
+    finally:
+        store.close()
+
+
+_POINTERS = (
+    ("provenance", "item"), ("provenance", "source"), ("past", "item"), ("link", "src"), ("link", "dst"), ("link_source", "source"),
+)  # fmt: skip
+
+
+def _open(path: str | os.PathLike[str]) -> Store:
+    if not os.path.exists(path):
+        raise NotAStore(f"{path} does not exist; give the file of a memory")
+    return Store(path)
+
+
+def _last_time(db: sqlite3.Connection) -> float:
+    return float(db.execute("SELECT coalesce(max(time), 0) FROM event").fetchone()[0])
+
+
+def _findings(db: sqlite3.Connection) -> Iterator[Finding]:
+    for (line,) in db.execute("PRAGMA integrity_check(20)"):
+        if line != "ok":
+            yield Finding("file", str(line), mendable=False)
+    for table, rowid, parent, _ in db.execute("PRAGMA foreign_key_check").fetchall()[:20]:
+        mendable = table in {name for name, _ in _POINTERS} | {"vector"}
+        yield Finding(table, f"row {rowid} points to a row of {parent} that is not there", mendable=mendable)
+    lost = db.execute("SELECT count(*) FROM item WHERE scope NOT IN (SELECT id FROM scope)").fetchone()[0]
+    if lost:
+        yield Finding("item", f"{lost} items lie in a scope that is not there", mendable=False)
+    bad = db.execute(
+        "SELECT count(*) FROM vector AS v LEFT JOIN model AS m ON m.id = v.model WHERE m.id IS NULL OR length(v.data) <> 2 * m.dim"
+    ).fetchone()[0]
+    if bad:
+        yield Finding("vector", f"{bad} vectors have another size than their model", mendable=True)
+    ahead = db.execute("SELECT count(*) FROM item WHERE version > (SELECT coalesce(max(seq), 0) FROM event)").fetchone()[0]
+    if ahead:
+        yield Finding("item", f"{ahead} items were changed by events that the log does not hold", mendable=False)
+    yield from _index_drift(db)
+
+
+def _index_drift(db: sqlite3.Connection) -> Iterator[Finding]:
+    """Compare the index with the one that the items' texts ask for, entry by entry."""
+    asked: Counter[tuple[str, int, int]] = Counter()  # (term, scope, item) -> tf
+    counts: dict[int, list[int]] = {}
+    for id_, scope, text, at in db.execute("SELECT id, scope, text, at FROM item"):
+        tokens = analysis.tokens(text, at)
+        asked.update((term, scope, id_) for term in tokens)
+        held = counts.setdefault(scope, [0, 0])
+        held[0] += 1
+        held[1] += min(len(tokens), 65535)
+    wrong = 0
+    found = 0
+    for term, scope, chunk, entries in db.execute("SELECT term, scope, chunk, entries FROM posting"):
+        if len(entries) % postings.ENTRY.itemsize:
+            wrong += 1
+            continue
+        for low, tf, _ in np.frombuffer(entries, postings.ENTRY).tolist():
+            found += 1
+            wrong += min(asked.get((term, scope, postings.SPAN * chunk + low), 0), 65535) != tf
+    missing = len(asked) - found
+    if wrong or missing:
+        yield Finding("posting", f"{wrong} entries do not match the items and {max(missing, 0)} are missing", mendable=True)
+    for scope, items, tokens in db.execute("SELECT id, items, tokens FROM scope"):
+        if [items, tokens] != counts.get(scope, [0, 0]):
+            yield Finding("scope", f"counters of scope {scope} are {items}, {tokens}; its items ask for {counts.get(scope, [0, 0])}", mendable=True)
+
+
+def _reindex(db: sqlite3.Connection) -> None:
+    """Build the lexical index anew from the items."""
+    db.execute("DELETE FROM posting")
+    db.execute("UPDATE scope SET items = 0, tokens = 0")
+    for (scope,) in db.execute("SELECT id FROM scope").fetchall():
+        last = 0
+        while batch := db.execute(
+            "SELECT id, text, at FROM item WHERE scope = ? AND id > ? ORDER BY id LIMIT ?", (scope, last, _BATCH)
+        ).fetchall():
+            postings.add(db, scope, [row[0] for row in batch], [analysis.tokens(text, at) for _, text, at in batch])
+            last = batch[-1][0]

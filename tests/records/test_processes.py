@@ -1,0 +1,164 @@
+"""Many processes and threads on one file: no lost write, no error, each reader sees its scope only, and it only grows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from loci.records import Memory
+from loci.records.checks import Words
+
+WRITERS, READERS, CALLS, BATCH = 4, 2, 40, 5
+
+WRITER = f"""
+import sys
+from loci.records import Memory
+path, name = sys.argv[1:]
+with Memory(path, scope=f"team/{{name}}") as memory:
+    for turn in range({CALLS}):
+        ids = memory.add([f"kitten {{name}} turn {{turn}} number {{n}}" for n in range({BATCH})])
+        assert len(memory.get(ids)) == {BATCH}
+        if turn % 10 == 5:
+            memory.forget(ids[0])
+            memory.learn(memory.recall(f"kitten {{name}} turn {{turn}}", 3), 1.0)
+    print(memory.count())
+"""
+READER = """
+import json, sys
+from loci.records import Memory
+path, scope, last = sys.argv[1], sys.argv[2], int(sys.argv[3])
+counts, newest, scopes = [], [], set()
+with Memory(path, scope=scope) as memory:
+    while not counts or counts[-1] < last:
+        items = memory.items()
+        scopes |= {item.scope for item in items} | {hit.item.scope for hit in memory.recall("kitten turn number", 10)}
+        counts.append(len(items))
+        newest.append(max((item.id for item in items), default=0))
+print(json.dumps([counts, newest, sorted(scopes)]))
+"""
+
+
+def start(code: str, *args: str) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", code, *args], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def test_four_writers_and_two_readers_on_one_file(tmp_path: Path) -> None:
+    """The file is not even made when they start: all of them race to make it."""
+    path = str(tmp_path / "memory.db")
+    kept = CALLS * BATCH - CALLS // 10
+    writers = [start(WRITER, path, f"w{n}") for n in range(WRITERS)]
+    readers = [(start(READER, path, scope, str(last)), scope, last) for scope, last in (("team", WRITERS * kept), ("team/w1", kept))]
+    for writer in writers:
+        out, err = writer.communicate(timeout=120)
+        assert writer.returncode == 0 and out == f"{kept}\n", err[-2000:]
+    for reader, scope, last in readers:
+        out, err = reader.communicate(timeout=120)
+        assert reader.returncode == 0, err[-2000:]
+        counts, newest, scopes = json.loads(out)
+        assert counts[-1] == last and newest == sorted(newest), "a reader saw the past"
+        assert scopes == ([f"team/w{n}" for n in range(WRITERS)] if scope == "team" else ["team/w1"])
+    with Memory(path, scope="/") as memory:
+        items = memory.items()
+        assert len(items) == WRITERS * kept == len({item.text for item in items})
+        assert memory.count(scope="team/w2") == kept
+
+
+ADDS = """
+import sys
+from loci.records import Memory
+with Memory(sys.argv[1], scope=sys.argv[2]) as memory:
+    for turn in range(60):
+        memory.add([f"kitten turn {turn} number {n}" for n in range(5)])
+"""
+
+
+def test_readers_see_only_growth_while_writers_write(tmp_path: Path) -> None:
+    path = str(tmp_path / "memory.db")
+    Memory(path).close()
+    readers = [start(READER, path, f"s{n}", "600") for n in range(READERS)]
+    writers = [start(ADDS, path, f"s{n % 2}") for n in range(WRITERS)]
+    for writer in writers:
+        _, err = writer.communicate(timeout=120)
+        assert writer.returncode == 0, err[-2000:]
+    for reader in readers:
+        out, err = reader.communicate(timeout=120)
+        assert reader.returncode == 0, err[-2000:]
+        counts, _, scopes = json.loads(out)
+        assert counts == sorted(counts) and counts[-1] == 600 and scopes == [f"s{readers.index(reader)}"]
+        assert all(count % 5 == 0 for count in counts), "half of a call was seen"
+
+
+MAKES = """
+import sys
+from loci.records import Memory
+print("ready", flush=True)
+sys.stdin.readline()
+with Memory(sys.argv[1]) as memory:
+    memory.add(sys.argv[2])
+    print(memory.name)
+"""
+
+
+def test_many_processes_make_one_store(tmp_path: Path) -> None:
+    for turn in range(4):
+        path = str(tmp_path / f"{turn}.db")
+        children = [start(MAKES, path, f"kitten {n}") for n in range(6)]
+        for child in children:
+            assert child.stdout is not None and child.stdout.readline() == "ready\n"
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.write("go\n")
+            child.stdin.flush()
+        names = set()
+        for child in children:
+            out, err = child.communicate(timeout=60)
+            assert child.returncode == 0, err[-2000:]
+            names.add(out)
+        with Memory(path) as memory:
+            assert names == {f"{memory.name}\n"} and memory.count() == 6
+
+
+def test_eight_threads_on_one_memory(tmp_path: Path) -> None:
+    with Memory(tmp_path / "memory.db", embedder=Words()) as memory:
+        barrier = threading.Barrier(8)
+
+        def live(n: int) -> tuple[set[int], set[int]]:
+            scope = f"team/t{n}"
+            barrier.wait()
+            mine: set[int] = set()
+            gone: set[int] = set()
+            for turn in range(25):
+                mine |= set(memory.add([f"kitten {n} turn {turn} a", f"harbour {n} turn {turn} b"], scope=scope))
+                hits = memory.recall(f"kitten {n} turn {turn}", 4, scope=scope)
+                assert hits and {hit.item.id for hit in hits} <= mine - gone
+                assert {hit.item.scope for hit in memory.recall("harbour", 3, scope="team")} <= {f"team/t{x}" for x in range(8)}
+                if turn % 5 == 4:
+                    memory.learn(hits, 1.0)
+                    gone |= set(memory.forget(hits[0].item.id, scope=scope))
+                    memory.items(scope=scope, as_of="2023-05-03")
+                assert memory.count(scope=scope) == len(mine - gone)
+            return mine, gone
+
+        with ThreadPoolExecutor(8) as pool:
+            told = list(pool.map(live, range(8)))
+        assert len(set().union(*(mine for mine, _ in told))) == 8 * 25 * 2, "an id was given twice"
+        for n, (mine, gone) in enumerate(told):
+            assert {item.id for item in memory.items(scope=f"team/t{n}")} == mine - gone
+    with Memory(tmp_path / "memory.db") as memory:
+        assert {item.id for item in memory.items(scope="/")} == set().union(*(mine - gone for mine, gone in told))
+
+
+def test_a_handle_sees_what_another_wrote(tmp_path: Path) -> None:
+    with Memory(tmp_path / "memory.db") as one, Memory(tmp_path / "memory.db") as two:
+        assert not two.recall("kitten", scope="a")
+        ids = one.add("a kitten", scope="a/b")
+        assert two.recall("kitten", scope="a").ids == ids
+        two.forget(ids)
+        assert not one.recall("kitten", scope="a/b") and one.count(scope="a") == 0
+        one.restore(ids)
+        assert two.recall("kitten", scope="a").ids == ids
