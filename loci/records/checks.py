@@ -1,4 +1,4 @@
-"""The laws of memory as data: of every scheme (`LAWS`), and the oracle and byte scan that tests of the store share.
+"""The laws of memory as data: of every scheme (`LAWS`), and of the store under them (`STORE_LAWS`).
 
 A law takes `make`, which builds a fresh scheme from its card, and raises AssertionError where the scheme breaks it.
 Laws look at what the scheme itself returns, before `Memory` collapses near duplicates and cuts to k.
@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import math
 import tempfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from loci.core.checking import Law, Make
 from loci.core.clock import FixedClock
-from loci.core.ports import F32
-from loci.records import analysis
 from loci.records.handle import Handle
 from loci.records.item import Hit, Item
 from loci.records.memory import Memory
+from loci.records.oracle import Replay, Words, bytes_left, store_files
 from loci.records.scheme import Query, Scheme
 from loci.records.scope import covers
 
@@ -36,27 +34,11 @@ TEXTS = (
     "Ana: my violin teacher plays in an orchestra", "Bo: the harvest of olives was poor this autumn",
 )  # fmt: skip
 HOSTILE = (
-    '"', "'", "')); DROP TABLE item; --", "kitten' OR '1'='1", "NEAR(kitten vase, 2)", "kitten AND OR NOT", "kit*", "^kitten",
-    "text:kitten", "{a b}:c", "kitten -vase +", "((((", "kitten\x00vase", "\x00", "%_%", "?", "??? !!! ...", ";", "\\", "`",
-    "\U0001f408 \U0001f3fd kitten", "\u202ekitten\u202c", "e\u0301 \ufeff kitten", "\ud800 kitten", "$1 :name @x ?1 kitten",
+    '"', "'", "')); DROP TABLE item; --", "kitten' OR '1'='1", "NEAR(kitten vase, 2)", "kitten AND OR NOT", "kit*",
+    "^kitten", "text:kitten", "{a b}:c", "kitten -vase", "kitten\x00vase", "\x00", "%_%", "?? !!", ";", "\\", "`",
+    "\U0001f408 \U0001f3fd kitten", "\u202ekitten\u202c", "e\u0301 \ufeff kitten", "\ud800 kitten",
     "kitten " * 14_000, "x" * 100_000, " ".join(f"w{n}" for n in range(40_000)),
 )  # fmt: skip
-
-
-class Words:
-    """A tiny embedder for checks: a bag of hashed stems, deterministic and without any model."""
-
-    name, dim, version = "checks-words", 48, "1"
-
-    def embed(self, texts: Sequence[str]) -> F32:
-        """Unit rows; zeros for a text without terms."""
-        rows = np.zeros((len(texts), self.dim), np.float32)
-        for row, text in zip(rows, texts, strict=True):
-            for token in analysis.tokens(text):
-                row[zlib.crc32(token.encode()) % self.dim] += 1
-        norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        out: F32 = rows / np.maximum(norms, 1e-12)
-        return out
 
 
 # --- of schemes -------------------------------------------------------------------------------------------------------
@@ -126,7 +108,8 @@ def parts_sum_to_score(make: Make) -> None:
             for hit in ask(memory, text):
                 assert math.isfinite(hit.score), f"score {hit.score} of item {hit.item.id} is not finite"
                 total = math.fsum(hit.why.values())
-                assert hit.why and math.isclose(total, hit.score, rel_tol=1e-6, abs_tol=1e-6), (
+                assert hit.why, f"item {hit.item.id} has a score without parts"
+                assert math.isclose(total, hit.score, rel_tol=1e-6, abs_tol=1e-6), (
                     f"parts {dict(hit.why)} sum to {total}, not to {hit.score}"
                 )
 
@@ -191,13 +174,15 @@ def as_of_reads_the_past(make: Make) -> None:
             hits = memory.recall("where does Carla work? harbour office museum", 5, as_of=when)
             found = {hit.item.id for hit in hits} & {old, new}
             assert found == sees, f"as_of={when} sees {found} of {{{old}, {new}}}, not {sees}"
-        assert not memory.recall("Carla harbour", as_of=START - 1), "before anything was known, something was recalled"
+        assert not memory.recall("Carla harbour", as_of=START - 1), "something was recalled before anything was known"
 
 
 def empty_memory_and_empty_query(make: Make) -> None:
     """An empty memory answers nothing; an empty question is no error."""
     with _memory(make, texts=()) as memory:
-        assert not ask(memory, "kitten") and not memory.recall("kitten") and not memory.recall("")
+        assert not ask(memory, "kitten")
+        assert not memory.recall("kitten")
+        assert not memory.recall("")
     with _memory(make) as memory:
         for text in ("", " ", "?!", "the of and", "\n\t"):
             ask(memory, text)
@@ -216,7 +201,7 @@ def hostile_queries(make: Make) -> None:
 
 
 def reopen_equals_before(make: Make) -> None:
-    """Closed and opened again, or seen from a second handle, the memory answers the same, feedback and erasure included."""
+    """Closed and opened again, or seen from a second handle, the memory answers the same, feedback included."""
     with tempfile.TemporaryDirectory(prefix="loci-") as folder:
         path = Path(folder) / "memory.db"
         with _memory(make, path) as memory:
@@ -237,7 +222,9 @@ def feedback_keeps_the_laws(make: Make) -> None:
         for text in TEXTS:
             for hit in ask(memory, text):
                 assert math.isfinite(hit.score), f"score {hit.score} after feedback"
-        assert [(item.id, item.text) for item in memory.items() if item.kind == "episode"] == texts, "feedback changed items"
+        assert [(item.id, item.text) for item in memory.items() if item.kind == "episode"] == texts, (
+            "feedback changed items"
+        )
 
 
 def changes_keep_provenance(make: Make) -> None:
@@ -249,12 +236,16 @@ def changes_keep_provenance(make: Make) -> None:
             if item.id in given:
                 continue
             assert item.sources, f"derived {item.kind} {item.text!r} names no sources"
-            assert {source.scope for source in memory.get(item.sources, scope="/")} == {item.scope}, "a source lies elsewhere"
+            assert {source.scope for source in memory.get(item.sources, scope="/")} == {item.scope}, (
+                "a source lies elsewhere"
+            )
         for path in ("acme/ana", "other"):
             memory.forget([item.id for item in memory.items(scope=path) if item.kind == "episode"], scope=path)
             left = memory.items(scope=path)
             assert not left, f"{[item.text for item in left][:5]} outlived all that was known"
-        assert len([item for item in memory.items(scope="acme/bo") if item.kind == "episode"]) == 4, "another scope lost items"
+        assert len([item for item in memory.items(scope="acme/bo") if item.kind == "episode"]) == 4, (
+            "another scope lost items"
+        )
         memory.forget([item.id for item in memory.items(scope="/") if item.kind == "episode"], scope="/")
         with memory.reading() as db:
             (links,) = db.execute("SELECT count(*) FROM link WHERE gone IS NULL").fetchone()
@@ -264,6 +255,7 @@ def changes_keep_provenance(make: Make) -> None:
 def write_is_idempotent_under_replay(make: Make) -> None:
     """A write that is run again (a job that was killed after its commit) derives nothing twice."""
     with _memory(make) as memory:
+
         def state() -> tuple[list[Item], int]:
             with memory.reading() as db:
                 (links,) = db.execute("SELECT count(*) FROM link WHERE gone IS NULL").fetchone()
@@ -273,7 +265,9 @@ def write_is_idempotent_under_replay(make: Make) -> None:
         memory._write_scheme("acme/ana", [item.id for item in before[0] if item.kind == "episode"])
         after = state()
         texts = [[item.text for item in items] for items, _ in (before, after)]
-        assert texts[0] == texts[1], f"replay added {sorted(set(texts[1]) - set(texts[0])) or texts[1][len(texts[0]):]}"
+        assert texts[0] == texts[1], (
+            f"replay added {sorted(set(texts[1]) - set(texts[0])) or texts[1][len(texts[0]) :]}"
+        )
         assert before[1] == after[1], f"replay made {after[1]} links of {before[1]}"
 
 
@@ -289,7 +283,8 @@ def sleep_keeps_what_is_pinned(make: Make) -> None:
 
 LAWS: tuple[Law, ...] = (
     hits_are_live_in_scope_unique_sorted, k_is_respected, parts_sum_to_score, own_text_is_recalled, deterministic,
-    forgotten_is_not_recalled, erased_is_not_recalled, as_of_reads_the_past, empty_memory_and_empty_query, hostile_queries,
+    forgotten_is_not_recalled, erased_is_not_recalled, as_of_reads_the_past, empty_memory_and_empty_query,
+    hostile_queries,
     reopen_equals_before, feedback_keeps_the_laws, changes_keep_provenance, write_is_idempotent_under_replay,
     sleep_keeps_what_is_pinned,
 )  # fmt: skip
@@ -300,102 +295,6 @@ LAWS: tuple[Law, ...] = (
 Opens = Callable[[Path, FixedClock], Memory]  # how a law opens the store under test
 
 
-@dataclass(slots=True)
-class Fate:
-    """What the oracle knows of an item at one moment."""
-
-    item: Item
-    since: float
-    until: float
-    gone: float | None = None
-
-
-@dataclass(slots=True)
-class Replay:
-    """The dict that memory is measured by: a list of events, replayed from the start for every question."""
-
-    events: list[tuple[str, float, object]] = field(default_factory=list)
-
-    def note(self, what: str, when: float, detail: object) -> None:
-        """Write an event down: add Item, close {id: until}, forget ids, restore ids, erase ids."""
-        self.events.append((what, when, detail))
-
-    def fates(self, when: float = math.inf) -> dict[int, Fate]:
-        """Every item that is not erased, as it stood at `when`. Items come whenever they were added: `known` decides."""
-        fates: dict[int, Fate] = {}
-        for what, time, detail in self.events:
-            if what == "add":
-                item: Item = detail  # type: ignore[assignment]
-                since = -math.inf if item.since is None else item.since
-                fates[item.id] = Fate(item, since, math.inf if item.until is None else item.until)
-            elif what == "erase":
-                for id_ in detail:  # type: ignore[attr-defined]
-                    fates.pop(id_, None)
-            elif time > when:
-                continue
-            elif what == "close":
-                for id_, until in detail.items():  # type: ignore[attr-defined]
-                    if id_ in fates:
-                        fates[id_].until = max(min(until, fates[id_].until), fates[id_].since)
-            elif what == "forget":
-                _forget(fates, detail, time)  # type: ignore[arg-type]
-            elif what == "restore":
-                _restore(fates, detail)  # type: ignore[arg-type]
-        return fates
-
-    def sees(self, path: str, when: float) -> list[int]:
-        """Ids that a scope sees as of a time: known, live and holding then."""
-        return sorted(
-            id_
-            for id_, fate in self.fates(when).items()
-            if (fate.item.known or 0.0) <= when and fate.gone is None and fate.since <= when < fate.until
-            and covers(path, fate.item.scope)
-        )  # fmt: skip
-
-    def closure(self, ids: Iterable[int]) -> set[int]:
-        """What goes when ids are forgotten now."""
-        fates = self.fates()
-        before = {id_ for id_, fate in fates.items() if fate.gone is None}
-        _forget(fates, ids, 0.0)
-        return before - {id_ for id_, fate in fates.items() if fate.gone is None}
-
-
-def _forget(fates: dict[int, Fate], ids: Iterable[int], time: float) -> None:
-    for id_ in ids:
-        if id_ in fates:
-            fates[id_].gone = time
-    while orphans := [
-        fate
-        for fate in fates.values()
-        if fate.gone is None and fate.item.sources
-        and all(source not in fates or fates[source].gone is not None for source in fate.item.sources)
-    ]:  # fmt: skip
-        for fate in orphans:
-            fate.gone = time
-
-
-def _restore(fates: dict[int, Fate], ids: Iterable[int]) -> None:
-    waiting = [(id_, fates[id_].gone) for id_ in ids if id_ in fates]
-    while waiting:
-        id_, gone = waiting.pop()
-        fates[id_].gone = None
-        waiting += [(of, fate.gone) for of, fate in fates.items() if id_ in fate.item.sources and fate.gone == gone is not None]
-
-
-def bytes_left(files: Iterable[Path], words: Iterable[str]) -> dict[str, str]:
-    """Which words still stand in which file, in any case of letters: a scan that knows nothing of the store."""
-    found = {}
-    for path in files:
-        data = path.read_bytes().lower()
-        found |= {word: path.name for word in words if word.lower().encode() in data}
-    return found
-
-
-def store_files(path: Path) -> list[Path]:
-    """Every file in the store's folder that begins with its name."""
-    return sorted(path.parent.glob(path.name + "*"))
-
-
 def _seen(memory: Memory, path: str, when: float | None = None) -> list[int]:
     return [item.id for item in memory.items(scope=path, as_of=when)]
 
@@ -404,8 +303,11 @@ def forgetting_cascades(opens: Opens, path: Path) -> None:
     """Forgetting removes each derived item without another living source, and only those; restoring undoes it."""
     clock, oracle = FixedClock(START), Replay()
     with opens(path, clock) as memory:
+
         def put(text: str, *sources: int) -> int:
-            (id_,) = memory.add(Item(text=text, scope="s", sources=sources, kind="fact" if sources else "episode"), scope="s")
+            (id_,) = memory.add(
+                Item(text=text, scope="s", sources=sources, kind="fact" if sources else "episode"), scope="s"
+            )
             oracle.note("add", clock(), Item(text=text, scope="s", id=id_, sources=sources, known=clock()))
             return id_
 
@@ -428,6 +330,7 @@ def the_past_is_as_it_was(opens: Opens, path: Path) -> None:
     """`as_of` sees what was known, live and holding then, at every moment between two events and at each event."""
     clock, oracle = FixedClock(START), Replay()
     with opens(path, clock) as memory:
+
         def put(text: str, **more: float) -> int:
             given: dict[str, float] = {"known": clock(), **more}
             (id_,) = memory.add(text, scope="s", **more)  # type: ignore[arg-type]
@@ -454,10 +357,12 @@ def the_past_is_as_it_was(opens: Opens, path: Path) -> None:
 
 
 def erasing_leaves_no_bytes(opens: Opens, path: Path) -> None:
-    """After the erase no word of the item is in any file: not in text, index, log, links or what was derived from it."""
+    """After the erase no word of the item is in any file: not in text, index, log or what was derived from it."""
     clock = FixedClock(START)
     with opens(path, clock) as memory:
-        secret = memory.add(["zorblatt7 lives in qwyx99 street", "kept kettle"], scope="s/t", source="vrumpf5", meta={"k": "glimpf3"})
+        secret = memory.add(
+            ["zorblatt7 lives in qwyx99 street", "kept kettle"], scope="s/t", source="vrumpf5", meta={"k": "glimpf3"}
+        )
         memory.add(Item(text="fact of fnord42", scope="s/t", sources=(secret[0],), kind="fact"), scope="s/t")
         memory.recall("who is zorblatt7 at qwyx99?", scope="s")  # logged under the outer scope
         memory.learn(memory.recall("where does zorblatt7 live?", scope="s/t"), 1.0)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from loci.core.checking import broken_by
-from loci.records import checks, forget, ledger, postings, rows
+from loci.records import checks, forget, ledger, oracle, postings, rows
 from loci.records.item import Hit, Hits, Ids, Item, Link
 from loci.records.memory import Memory
 from loci.records.scheme import Changes, New, Plain, Query
@@ -107,7 +107,9 @@ class Moody(BM25):
 
     def recall(self, query: Query, view: View) -> list[Hit]:
         mood = next(self.calls) / 1000
-        return [replace(hit, score=hit.score + mood, why={**hit.why, "mood": mood}) for hit in super().recall(query, view)]
+        return [
+            replace(hit, score=hit.score + mood, why={**hit.why, "mood": mood}) for hit in super().recall(query, view)
+        ]
 
 
 class Deaf(BM25):
@@ -142,7 +144,15 @@ class Rootless(BM25):
 
     def write(self, new: Sequence[Item], view: View) -> Changes:
         put = [
-            New(-1 - n, Item(text=f"fact of {item.text}", kind="fact", scope=item.scope, sources=(item.id,) if self.sources else ()))
+            New(
+                -1 - n,
+                Item(
+                    text=f"fact of {item.text}",
+                    kind="fact",
+                    scope=item.scope,
+                    sources=(item.id,) if self.sources else (),
+                ),
+            )
             for n, item in enumerate(new)
         ]
         return Changes(put=put)
@@ -192,7 +202,9 @@ class Explodes(BM25):
         return Changes()
 
     def recall(self, query: Query, view: View) -> list[Hit]:
-        hits = [(hit, {name: part * self.factor for name, part in hit.why.items()}) for hit in super().recall(query, view)]
+        hits = [
+            (hit, {name: part * self.factor for name, part in hit.why.items()}) for hit in super().recall(query, view)
+        ]
         return [replace(hit, score=sum(why.values()), why=why) for hit, why in hits]
 
 
@@ -325,9 +337,12 @@ class NoVacuum(Memory):
     """Leaves the log as it is: what was erased is still in it."""
 
     def forget(self, ids: int | Sequence[int], *, scope: str | None = None, erase: bool = False) -> Ids:
-        with swapped(type(self._store), "vacuum", lambda _: None), swapped(type(self._store), "checkpoint", lambda _: None):
+        with (
+            swapped(type(self._store), "vacuum", lambda _: None),
+            swapped(type(self._store), "checkpoint", lambda _: None),
+        ):
             went = super().forget(ids, scope=scope, erase=erase)
-        type(self).left = checks.bytes_left(checks.store_files(Path(self.path)), ["zorblatt7"])
+        type(self).left = oracle.bytes_left(oracle.store_files(Path(self.path)), ["zorblatt7"])
         return went
 
     def flush(self) -> None:
@@ -340,7 +355,9 @@ class PrefixScopes(Memory):
 
     def items(self, *, scope: str | None = None, as_of: Any = None) -> list[Item]:
         def prefix(db: sqlite3.Connection, path: str) -> dict[int, str]:
-            return {id_: of for id_, of in db.execute("SELECT id, path FROM scope") if path == "/" or of.startswith(path)}
+            return {
+                id_: of for id_, of in db.execute("SELECT id, path FROM scope") if path == "/" or of.startswith(path)
+            }
 
         with swapped(rows, "scopes_under", prefix):
             return super().items(scope=scope, as_of=as_of)

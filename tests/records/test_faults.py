@@ -20,7 +20,8 @@ import pytest
 
 from loci.core.errors import ClosedError, LociError, NotAStore, ReadOnly, StorageFull, StoreError
 from loci.records import Item, Memory, schema
-from loci.records.checks import Replay, ask
+from loci.records.checks import ask
+from loci.records.oracle import Replay
 
 QUICK, LONG = 20, 200
 
@@ -98,7 +99,8 @@ def kill_round(path: Path, state: dict[int, Item], given: set[int], seed: int) -
             given |= set(line[2])
             kind = "fact" if tried[2] else "episode"
             state = state | {
-                id_: Item(text=text, kind=kind, sources=tuple(tried[2]), id=id_) for id_, text in zip(line[2], tried[1], strict=True)
+                id_: Item(text=text, kind=kind, sources=tuple(tried[2]), id=id_)
+                for id_, text in zip(line[2], tried[1], strict=True)
             }
         elif line[1] == "forget":
             wanted = after(state, tried)
@@ -108,7 +110,9 @@ def kill_round(path: Path, state: dict[int, Item], given: set[int], seed: int) -
         tried = None
     found = live_in(path)
     texts = sorted(found.values())
-    before, done = (sorted(item.text for item in held.values()) for held in (state, after(state, tried) if tried else state))
+    before, done = (
+        sorted(item.text for item in held.values()) for held in (state, after(state, tried) if tried else state)
+    )
     assert texts in (before, done), (
         f"round {seed}, killed in {tried and tried[0]}: lost {set(before) - set(texts)}, half-done {set(texts) - set(before)}"
     )
@@ -171,8 +175,11 @@ def test_a_full_store_says_so_and_loses_nothing(tmp_path: Path) -> None:
     with Memory(path) as memory:
         kept = memory.add([f"kitten number {n}" for n in range(50)])
         memory._store._writer.execute("PRAGMA max_page_count = 60")
-        error = fill(memory, lambda turn: kept.extend(memory.add([f"kitten {turn} {n} " + "word " * 50 for n in range(20)])))
-        assert "no space left" in str(error) and "nothing of this call was kept" in str(error)
+        error = fill(
+            memory, lambda turn: kept.extend(memory.add([f"kitten {turn} {n} " + "word " * 50 for n in range(20)]))
+        )
+        assert "no space left" in str(error)
+        assert "nothing of this call was kept" in str(error)
         assert [item.id for item in memory.items()] == kept
         assert memory.recall("kitten number 7", 3)
         memory._store._writer.execute("PRAGMA max_page_count = 1000000")
@@ -230,7 +237,8 @@ def test_a_budget_refuses_what_does_not_fit(tmp_path: Path) -> None:
             for turn in range(1000):
                 kept += memory.add([f"kitten {turn} {n} " + "word " * 50 for n in range(20)])
         assert caught.value.needed > caught.value.limit == 300_000  # type: ignore[attr-defined]
-        assert [item.id for item in memory.items()] == kept and memory.nbytes <= 300_000
+        assert [item.id for item in memory.items()] == kept
+        assert memory.nbytes <= 300_000
 
 
 # --- no permission ----------------------------------------------------------------------------------------------------
@@ -279,13 +287,18 @@ def test_what_cannot_be_written_says_so_and_is_left_as_it_is(what: str, tmp_path
         if "pytest-" in str(parent):
             parent.chmod(parent.stat().st_mode | 0o055)
     env = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
-    child = subprocess.run([sys.executable, "-c", READS, str(path), what], capture_output=True, text=True, check=False, env=env)
+    child = subprocess.run(
+        [sys.executable, "-c", READS, str(path), what], capture_output=True, text=True, check=False, env=env
+    )
     folder.chmod(0o777)
     assert child.returncode == 0, child.stderr[-2000:]
     said = child.stdout.splitlines()
-    assert said and "written" not in said, said
+    assert said
+    assert "written" not in said, said
     assert sum(line.startswith("refused:") for line in said) == (1 if not said[0].startswith("items") else 4), said
-    assert all("nothing was written" in line or "cannot be read" in line for line in said if line.startswith("refused:")), said
+    assert all(
+        "nothing was written" in line or "cannot be read" in line for line in said if line.startswith("refused:")
+    ), said
     if what == "new":
         assert not path.exists()
         return
@@ -364,7 +377,8 @@ def test_a_stranger_is_refused_and_left_as_it_is(what: str, tmp_path: Path) -> N
     before = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in tmp_path.iterdir()}
     with pytest.raises(NotAStore) as caught:
         Memory(path)
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in tmp_path.iterdir()} == before
 
 
@@ -408,7 +422,8 @@ def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
     path = tmp_path / "memory.db"
     path.touch()
     with Memory(path) as memory:
-        assert memory.add("kitten") and memory.recall("kitten")
+        assert memory.add("kitten")
+        assert memory.recall("kitten")
 
 
 def test_a_closed_memory_says_so(tmp_path: Path) -> None:
@@ -416,13 +431,20 @@ def test_a_closed_memory_says_so(tmp_path: Path) -> None:
     memory.add("kitten")
     memory.close()
     memory.close()
-    for verb in (lambda: memory.add("x"), lambda: memory.recall("kitten"), memory.items, memory.consolidate, lambda: memory.nbytes):
+    for verb in (
+        lambda: memory.add("x"),
+        lambda: memory.recall("kitten"),
+        memory.items,
+        memory.consolidate,
+        lambda: memory.nbytes,
+    ):
         with pytest.raises(ClosedError, match="open it again"):
             verb()
 
 
 def test_read_only_is_an_error_of_the_store() -> None:
-    assert issubclass(ReadOnly, StoreError) and issubclass(StorageFull, StoreError)
+    assert issubclass(ReadOnly, StoreError)
+    assert issubclass(StorageFull, StoreError)
 
 
 # --- whatever text ----------------------------------------------------------------------------------------------------
@@ -438,7 +460,9 @@ TEXTS = (
 def test_text_comes_back_as_it_was_given(text: str, scheme: str, tmp_path: Path) -> None:
     path = tmp_path / "memory.db"
     with Memory(path, scheme=scheme) as memory:
-        ids = memory.add([text, "the harbour"], session=text, source=text, meta={text: [text, None, 1.5, {"deep": True}]})
+        ids = memory.add(
+            [text, "the harbour"], session=text, source=text, meta={text: [text, None, 1.5, {"deep": True}]}
+        )
         memory.recall(text, 3)
         for word in text.split():
             ask(memory, word, 3, "default")
@@ -458,7 +482,9 @@ def test_text_comes_back_as_it_was_given(text: str, scheme: str, tmp_path: Path)
 @pytest.mark.parametrize("as_item", [False, True])
 def test_lone_surrogates_are_refused(field: str, as_item: bool) -> None:
     bad = "kitten \ud800"
-    given = {"text": "kitten"} | ({"meta": {"x": bad}} if field == "meta" else {"meta": {bad: 1}} if field == "key" else {field: bad})
+    given = {"text": "kitten"} | (
+        {"meta": {"x": bad}} if field == "meta" else {"meta": {bad: 1}} if field == "key" else {field: bad}
+    )
     with Memory(":memory:") as memory:
         with pytest.raises(ValueError, match="without lone surrogates"):
             if as_item:
@@ -472,19 +498,30 @@ def test_a_question_with_a_lone_surrogate_does_not_break_the_next_write() -> Non
     with Memory(":memory:") as memory:
         ids = memory.add("a kitten")
         assert memory.recall("kitten \ud800").ids == ids
-        assert memory.add("next") and memory.count() == 2
+        assert memory.add("next")
+        assert memory.count() == 2
         memory.learn(memory.recall("kitten \ud800"), 1.0)
         memory.flush()
         with memory.reading() as db:
             assert db.execute("SELECT count(*) FROM asked").fetchone()[0] == 2
 
 
-@pytest.mark.parametrize("wrong", [{"meta": {"x": object()}}, {"meta": {1: "a", "b": 2}}, {"meta": {"x": b"bytes"}}, {"kind": "idea"}])
+@pytest.mark.parametrize(
+    "wrong", [{"meta": {"x": object()}}, {"meta": {1: "a", "b": 2}}, {"meta": {"x": b"bytes"}}, {"kind": "idea"}]
+)
 def test_what_cannot_be_kept_is_refused_whole(wrong: dict[str, object]) -> None:
     with Memory(":memory:") as memory:
         with pytest.raises(ValueError):  # noqa: PT011 - each has its own words
             memory.add(["one", "two"], **wrong)  # type: ignore[arg-type]
-        for what in (5, None, b"bytes", [b"bytes"], Item(text=5), Item(text="x", source=5), Item(text="x", session=1.5)):  # type: ignore[arg-type]
+        for what in (
+            5,
+            None,
+            b"bytes",
+            [b"bytes"],
+            Item(text=5),
+            Item(text="x", source=5),
+            Item(text="x", session=1.5),
+        ):  # type: ignore[arg-type]
             with pytest.raises(TypeError):
                 memory.add(what)  # type: ignore[arg-type]
         assert memory.count(scope="/") == 0

@@ -38,7 +38,9 @@ def brute_force(texts: dict[int, list[str]], query: list[str], k1: float = K1, b
     return scores
 
 
-def store_scores(memory: Memory, query: str, scope: str | None = None, k1: float = K1, b: float = B) -> dict[int, float]:
+def store_scores(
+    memory: Memory, query: str, scope: str | None = None, k1: float = K1, b: float = B
+) -> dict[int, float]:
     with memory.reading() as db:
         view = memory.view(db, scope or memory.scope)
         scores = view.lexical(query, k1=k1, b=b)
@@ -57,8 +59,14 @@ steps = st.lists(
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(steps=steps, query=st.lists(st.sampled_from(VOCABULARY), min_size=1, max_size=5), k1=st.sampled_from((0.9, 1.2, 2.0)))
-def test_scores_equal_brute_force_after_adds_and_erases(steps: list[tuple[str, object]], query: list[str], k1: float) -> None:
+@given(
+    steps=steps,
+    query=st.lists(st.sampled_from(VOCABULARY), min_size=1, max_size=5),
+    k1=st.sampled_from((0.9, 1.2, 2.0)),
+)
+def test_scores_equal_brute_force_after_adds_and_erases(
+    steps: list[tuple[str, object]], query: list[str], k1: float
+) -> None:
     texts: dict[int, list[str]] = {}
     with Memory(":memory:", scheme="bm25", log_queries=False) as memory:
         for what, detail in steps:
@@ -73,12 +81,17 @@ def test_scores_equal_brute_force_after_adds_and_erases(steps: list[tuple[str, o
                 id_ = sorted(texts)[detail % len(texts)]  # type: ignore[operator]
                 memory.forget(id_, erase=True)
                 del texts[id_]
-        found, wanted = store_scores(memory, " ".join(query), k1=k1), brute_force(texts, analysis.query_tokens(" ".join(query)), k1)
+        found, wanted = (
+            store_scores(memory, " ".join(query), k1=k1),
+            brute_force(texts, analysis.query_tokens(" ".join(query)), k1),
+        )
         assert found.keys() == wanted.keys()
         assert all(math.isclose(found[id_], wanted[id_], rel_tol=1e-9) for id_ in wanted)
         hits = memory.recall(" ".join(query), 100)
         if k1 == K1 and len({analysis.tokens(hit.item.text)[0] for hit in hits}) == len(hits):
-            assert [hit.score for hit in hits] == pytest.approx(sorted((wanted[hit.item.id] for hit in hits), reverse=True))
+            assert [hit.score for hit in hits] == pytest.approx(
+                sorted((wanted[hit.item.id] for hit in hits), reverse=True)
+            )
 
 
 def corpus(seed: int, count: int) -> list[str]:
@@ -148,7 +161,9 @@ def test_a_scope_is_scored_by_its_own_statistics(parts: list[tuple[str, list[str
                 for id_, (of, words) in held.items()
                 if scope == "/" or of == scope or of.startswith(scope + "/")
             }
-            assert store_scores(memory, query, scope) == pytest.approx(brute_force(inside, analysis.query_tokens(query)))
+            assert store_scores(memory, query, scope) == pytest.approx(
+                brute_force(inside, analysis.query_tokens(query))
+            )
 
 
 def test_many_scopes_are_read_as_one() -> None:
@@ -156,7 +171,8 @@ def test_many_scopes_are_read_as_one() -> None:
         ids = [memory.add(f"termaq0 number{n}x7", scope=f"team/u{n}")[0] for n in range(230)]  # beyond one IN list
         beside = memory.add("termaq0 beside", scope="other")[0]
         found = store_scores(memory, "termaq0", "team")
-        assert set(found) == set(ids) and beside not in found
+        assert set(found) == set(ids)
+        assert beside not in found
         assert len(set(found.values())) == 1
 
 

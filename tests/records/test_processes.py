@@ -52,15 +52,20 @@ def test_four_writers_and_two_readers_on_one_file(tmp_path: Path) -> None:
     path = str(tmp_path / "memory.db")
     kept = CALLS * BATCH - CALLS // 10
     writers = [start(WRITER, path, f"w{n}") for n in range(WRITERS)]
-    readers = [(start(READER, path, scope, str(last)), scope, last) for scope, last in (("team", WRITERS * kept), ("team/w1", kept))]
+    readers = [
+        (start(READER, path, scope, str(last)), scope, last)
+        for scope, last in (("team", WRITERS * kept), ("team/w1", kept))
+    ]
     for writer in writers:
         out, err = writer.communicate(timeout=120)
-        assert writer.returncode == 0 and out == f"{kept}\n", err[-2000:]
+        assert writer.returncode == 0, err[-2000:]
+        assert out == f"{kept}\n"
     for reader, scope, last in readers:
         out, err = reader.communicate(timeout=120)
         assert reader.returncode == 0, err[-2000:]
         counts, newest, scopes = json.loads(out)
-        assert counts[-1] == last and newest == sorted(newest), "a reader saw the past"
+        assert counts[-1] == last
+        assert newest == sorted(newest), "a reader saw the past"
         assert scopes == ([f"team/w{n}" for n in range(WRITERS)] if scope == "team" else ["team/w1"])
     with Memory(path, scope="/") as memory:
         items = memory.items()
@@ -89,7 +94,9 @@ def test_readers_see_only_growth_while_writers_write(tmp_path: Path) -> None:
         out, err = reader.communicate(timeout=120)
         assert reader.returncode == 0, err[-2000:]
         counts, _, scopes = json.loads(out)
-        assert counts == sorted(counts) and counts[-1] == 600 and scopes == [f"s{readers.index(reader)}"]
+        assert counts == sorted(counts)
+        assert counts[-1] == 600
+        assert scopes == [f"s{readers.index(reader)}"]
         assert all(count % 5 == 0 for count in counts), "half of a call was seen"
 
 
@@ -109,7 +116,8 @@ def test_many_processes_make_one_store(tmp_path: Path) -> None:
         path = str(tmp_path / f"{turn}.db")
         children = [start(MAKES, path, f"kitten {n}") for n in range(6)]
         for child in children:
-            assert child.stdout is not None and child.stdout.readline() == "ready\n"
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
         for child in children:
             assert child.stdin is not None
             child.stdin.write("go\n")
@@ -120,7 +128,8 @@ def test_many_processes_make_one_store(tmp_path: Path) -> None:
             assert child.returncode == 0, err[-2000:]
             names.add(out)
         with Memory(path) as memory:
-            assert names == {f"{memory.name}\n"} and memory.count() == 6
+            assert names == {f"{memory.name}\n"}
+            assert memory.count() == 6
 
 
 def test_eight_threads_on_one_memory(tmp_path: Path) -> None:
@@ -135,8 +144,11 @@ def test_eight_threads_on_one_memory(tmp_path: Path) -> None:
             for turn in range(25):
                 mine |= set(memory.add([f"kitten {n} turn {turn} a", f"harbour {n} turn {turn} b"], scope=scope))
                 hits = memory.recall(f"kitten {n} turn {turn}", 4, scope=scope)
-                assert hits and {hit.item.id for hit in hits} <= mine - gone
-                assert {hit.item.scope for hit in memory.recall("harbour", 3, scope="team")} <= {f"team/t{x}" for x in range(8)}
+                assert hits
+                assert {hit.item.id for hit in hits} <= mine - gone
+                assert {hit.item.scope for hit in memory.recall("harbour", 3, scope="team")} <= {
+                    f"team/t{x}" for x in range(8)
+                }
                 if turn % 5 == 4:
                     memory.learn(hits, 1.0)
                     gone |= set(memory.forget(hits[0].item.id, scope=scope))
@@ -159,6 +171,7 @@ def test_a_handle_sees_what_another_wrote(tmp_path: Path) -> None:
         ids = one.add("a kitten", scope="a/b")
         assert two.recall("kitten", scope="a").ids == ids
         two.forget(ids)
-        assert not one.recall("kitten", scope="a/b") and one.count(scope="a") == 0
+        assert not one.recall("kitten", scope="a/b")
+        assert one.count(scope="a") == 0
         one.restore(ids)
         assert two.recall("kitten", scope="a").ids == ids

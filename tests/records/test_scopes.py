@@ -41,7 +41,10 @@ def test_one_way_to_write_a_path() -> None:
         assert memory.get(ids, scope="\u00e1/b")[0].scope == "\u00e1/b"
 
 
-@pytest.mark.parametrize("path", ["", "//", "a//b", "a/../b", ".", "..", "a/.", " ", "a/ /b", "a\x00b", "a\nb", "\ud800", "x" * 1025, "a/\u0085"])
+@pytest.mark.parametrize(
+    "path",
+    ["", "//", "a//b", "a/../b", ".", "..", "a/.", " ", "a/ /b", "a\x00b", "a\nb", "\ud800", "x" * 1025, "a/\u0085"],
+)
 def test_what_is_no_path_is_refused(path: str) -> None:
     with Memory(":memory:") as memory:
         memory.add("x", scope="a")
@@ -107,7 +110,9 @@ def test_items_lie_at_or_under_the_scope_of_the_call() -> None:
         with pytest.raises(ValueError, match="lies outside"):
             memory.add(["fine", Item(text="x", scope="other")])
         assert memory.count(scope="/") == 0
-        memory.add([Item(text="x", scope="acme/ana"), Item(text="y", scope="acme/bo"), Item(text="z", scope="acme/ana"), "w"])
+        memory.add(
+            [Item(text="x", scope="acme/ana"), Item(text="y", scope="acme/bo"), Item(text="z", scope="acme/ana"), "w"]
+        )
         assert [item.scope for item in memory.items()] == ["acme/ana", "acme/bo", "acme/ana", "acme"]
 
 
@@ -135,7 +140,9 @@ class Reaches(BM25):
 
 
 @pytest.mark.parametrize(
-    "changes", [Changes(forget=[1]), Changes(close={1: 5.0}), Changes(value={1: (9.0, 9)})], ids=["forget", "close", "value"]
+    "changes",
+    [Changes(forget=[1]), Changes(close={1: 5.0}), Changes(value={1: (9.0, 9)})],
+    ids=["forget", "close", "value"],
 )
 def test_the_store_refuses_changes_beside(changes: Changes) -> None:
     with Memory(":memory:", scheme=Reaches(changes)) as memory:
@@ -153,7 +160,8 @@ def test_sleep_does_not_cross() -> None:
         memory.add(["the same words here", "the same words here"], scope="b")
         before = memory.items(scope="b")
         report = memory.consolidate(scope="a", budget=1)
-        assert report.merged == 2 and memory.items(scope="b") == before
+        assert report.merged == 2
+        assert memory.items(scope="b") == before
 
 
 class Plain2(BM25, Plain):

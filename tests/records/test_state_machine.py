@@ -17,14 +17,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from loci.core.clock import FixedClock
 from loci.core.errors import UnknownItem
 from loci.records import Item, Memory
-from loci.records.checks import START, Replay, Words, ask, bytes_left, store_files
+from loci.records.checks import START, Words, ask
+from loci.records.oracle import Replay, bytes_left, store_files
 from loci.records.scope import covers
 
 SCOPES = ("a", "a/b", "a/b/c", "ab", "z")
 SEEN_FROM = (*SCOPES, "/", "a/x")
 WORDS = ("kitten", "harbour", "violin", "Rome", "not", "tooth", "12", "telescope", "Ana:", "?")
 SETTINGS = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, derandomize=True,
+    max_examples=40, stateful_step_count=30, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )  # fmt: skip
 
@@ -49,7 +50,9 @@ class Laws(RuleBasedStateMachine):
         self.second: Memory | None = None
 
     def open(self, path: Path | None = None, clock: FixedClock | None = None) -> Memory:
-        return Memory(path or self.path, scheme=self.scheme, embedder=self.embedder, clock=clock or self.clock, restore_window=1e9)
+        return Memory(
+            path or self.path, scheme=self.scheme, embedder=self.embedder, clock=clock or self.clock, restore_window=1e9
+        )
 
     def call(self, verb: Callable[[Memory], Any]) -> Any:
         """A write: done, and kept for the replay at the end."""
@@ -57,7 +60,9 @@ class Laws(RuleBasedStateMachine):
         return verb(self.memory)
 
     def live(self, path: str = "/") -> list[int]:
-        return sorted(i for i, fate in self.oracle.fates().items() if fate.gone is None and covers(path, fate.item.scope))
+        return sorted(
+            i for i, fate in self.oracle.fates().items() if fate.gone is None and covers(path, fate.item.scope)
+        )
 
     def gone(self) -> list[int]:
         return sorted(i for i, fate in self.oracle.fates().items() if fate.gone is not None)
@@ -71,12 +76,21 @@ class Laws(RuleBasedStateMachine):
 
     def put(self, items: list[Item], path: str, supersedes: list[int] | None = None) -> list[int]:
         ids = self.call(lambda memory: memory.add(items, scope=path, session="s", supersedes=supersedes or ()))
-        assert len(ids) == len(items) and ids == sorted(ids), f"{len(items)} items got ids {ids}"
+        assert len(ids) == len(items)
+        assert ids == sorted(ids), f"{len(items)} items got ids {ids}"
         assert self.given.isdisjoint(ids), f"ids {self.given & set(ids)} were used again"
         self.given |= set(ids)
         for id_, item in zip(ids, items, strict=True):
             known = self.clock() if item.known is None else item.known
-            kept = Item(text=item.text, scope=item.scope, id=id_, since=item.since, until=item.until, sources=item.sources, known=known)
+            kept = Item(
+                text=item.text,
+                scope=item.scope,
+                id=id_,
+                since=item.since,
+                until=item.until,
+                sources=item.sources,
+                known=known,
+            )
             self.oracle.note("add", self.clock(), kept)
             self.words[id_] = item.text.split()[-1]
         assert [item.text for item in self.memory.get(ids, scope=path)] == [item.text for item in items]
@@ -134,7 +148,7 @@ class Laws(RuleBasedStateMachine):
             ids = [first, *data.draw(st.sets(st.sampled_from(self.live(scope)), max_size=2))]
             wanted = self.oracle.closure(ids)
             went = self.call(lambda memory: memory.forget(ids, scope=scope))
-            assert set(went) == wanted and len(went) == len(set(went)), f"forget({ids}) took {list(went)}, not {wanted}"
+            assert sorted(went) == sorted(wanted), f"forget({ids}) took {list(went)}, not {wanted}"
             self.oracle.note("forget", self.clock(), ids)
 
     @rule(data=st.data(), scope=st.sampled_from(SCOPES))
@@ -197,7 +211,8 @@ class Laws(RuleBasedStateMachine):
         seen = set(self.oracle.sees(scope, self.clock()))
         text = " ".join(words)
         hits = self.memory.recall(text, k, scope=scope)
-        assert {hit.item.id for hit in hits} <= seen and len(hits) <= k
+        assert {hit.item.id for hit in hits} <= seen
+        assert len(hits) <= k
         assert 0 <= hits.known <= 1
         raw = ask(self.memory, text, 50, scope)
         assert {hit.item.id for hit in raw} <= seen
@@ -214,7 +229,9 @@ class Laws(RuleBasedStateMachine):
     def read_the_past(self, scope: str, seconds: int) -> None:
         when = min(START + seconds, self.clock())
         seen = self.oracle.sees(scope, when)
-        assert [item.id for item in self.memory.items(scope=scope, as_of=when)] == seen, f"as of {seconds} from {scope!r}"
+        assert [item.id for item in self.memory.items(scope=scope, as_of=when)] == seen, (
+            f"as of {seconds} from {scope!r}"
+        )
         hits = self.memory.recall("kitten fact instead harbour", 50, scope=scope, as_of=when)
         assert {hit.item.id for hit in hits} <= set(seen)
 
@@ -313,5 +330,5 @@ TestLoci = Laws.TestCase
 TestDense = DenseLaws.TestCase
 TestBM25 = PlainLaws.TestCase
 TestLoci.settings = SETTINGS
-TestDense.settings = settings(SETTINGS, max_examples=30)
+TestDense.settings = settings(SETTINGS, max_examples=20)
 TestBM25.settings = settings(SETTINGS, max_examples=20)

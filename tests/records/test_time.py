@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from loci.core.clock import FixedClock, moment
 from loci.core.errors import UnknownItem
 from loci.records import Item, Memory
-from loci.records.checks import START, Replay
+from loci.records.checks import START
+from loci.records.oracle import Replay
 
 
 def texts(memory: Memory, as_of: float | str | None = None) -> list[str]:
@@ -153,7 +154,9 @@ def test_datetimes_with_and_without_zone(tmp_path: Path) -> None:
 
 events = st.lists(
     st.tuples(
-        st.sampled_from(("add", "known", "close", "forget", "restore", "erase")), st.integers(0, 30), st.none() | st.integers(-20, 120)
+        st.sampled_from(("add", "known", "close", "forget", "restore", "erase")),
+        st.integers(0, 30),
+        st.none() | st.integers(-20, 120),
     ),
     min_size=1,
     max_size=25,
@@ -165,6 +168,7 @@ events = st.lists(
 def test_every_moment_of_a_random_history_is_read_as_it_was(events: list[tuple[str, int, int | None]]) -> None:
     clock, oracle = FixedClock(START), Replay()
     with Memory(":memory:", clock=clock, scheme="bm25") as memory:
+
         def note(id_: int, **times: float | None) -> None:
             oracle.note("add", clock(), Item(text="", scope="default", id=id_, **({"known": clock()} | times)))  # type: ignore[arg-type]
 
