@@ -36,8 +36,8 @@ TEXTS = (
 HOSTILE = (
     '"', "'", "')); DROP TABLE item; --", "kitten' OR '1'='1", "NEAR(kitten vase, 2)", "kitten AND OR NOT", "kit*",
     "^kitten", "text:kitten", "{a b}:c", "kitten -vase", "kitten\x00vase", "\x00", "%_%", "?? !!", ";", "\\", "`",
-    "\U0001f408 \U0001f3fd kitten", "\u202ekitten\u202c", "e\u0301 \ufeff kitten", "\ud800 kitten",
-    "kitten " * 14_000, "x" * 100_000, " ".join(f"w{n}" for n in range(40_000)),
+    "\U0001f408 \U0001f3fd kitten", "\u202ekitten\u202c", "e\u0301 \ufeff kitten", "\ud800 kitten", "kitten " * 14_000,
+    "x" * 100_000, " ".join(f"w{n}" for n in range(40_000)),
 )  # fmt: skip
 
 

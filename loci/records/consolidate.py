@@ -172,7 +172,10 @@ def _derive(handle: Handle, path: str, gate: Gate, budget: int | None) -> Step:
 
 
 def _fit(handle: Handle, path: str, gate: Gate, budget: int) -> list[Step]:
-    """Erase the items that are worth least a byte until the store fits, as long as no past question loses."""
+    """Erase the items that are worth least a byte until the store fits, as long as no past question loses.
+
+    A budget that could not be met even so (the empty store, pins and what was needed take more) erases nothing.
+    """
     steps: list[Step] = []
     rate = 1.0  # bytes that came free for a byte of estimate in the round before
     for _ in range(_ROUNDS):
@@ -182,7 +185,9 @@ def _fit(handle: Handle, path: str, gate: Gate, budget: int) -> list[Step]:
             break
         with handle.reading() as db:
             view = handle.view(db, path)
-            drop = _least(view, gate, int((size - budget) / rate) + 1)
+            drop, enough = _least(view, gate, int((size - budget) / rate) + 1)
+            if not enough:
+                break
             before = gate.recall(handle, view, {})
             after = gate.recall(handle, _without(view, drop), {})
         committed = bool(drop) and after >= before
@@ -200,8 +205,8 @@ def _fit(handle: Handle, path: str, gate: Gate, budget: int) -> list[Step]:
     return steps
 
 
-def _least(view: View, gate: Gate, excess: int) -> list[int]:
-    """Ids to drop, least worth first, that free about `excess` bytes; what past questions needed stays."""
+def _least(view: View, gate: Gate, excess: int) -> tuple[list[int], bool]:
+    """Ids to drop, least worth first, and whether they free about `excess` bytes; what past questions needed stays."""
     items = view.every()
     uses: Counter[int] = Counter(id_ for _, needed in gate.asked for id_ in needed)
     dim = 0 if view.embedder is None else view.embedder.dim
@@ -213,7 +218,7 @@ def _least(view: View, gate: Gate, excess: int) -> list[int]:
         if not item.pinned and not uses[item.id] and not _carries(item):
             drop.append(item.id)
             excess -= costs[item.id]
-    return drop
+    return drop, excess <= 0
 
 
 def _carries(item: Item) -> bool:

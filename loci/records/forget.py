@@ -160,17 +160,19 @@ def _relink(db: sqlite3.Connection, came: Sequence[int]) -> None:
 def erase(db: sqlite3.Connection, ids: Iterable[int], now: float) -> dict[int, bytes]:
     """Delete forgotten items for good: text, index, vectors, links, log details and logged queries that found them."""
     texts: dict[int, bytes] = {}
-    wanted = _with_orphans(db, ids)
-    for id_ in wanted:
+    erased: dict[int, list[int]] = {}  # scope -> ids
+    for id_ in _with_orphans(db, ids):
         row = db.execute("SELECT scope, text, at, gone FROM item WHERE id = ?", (id_,)).fetchone()
         if row is None or row[3] is None:
             continue
         texts[id_] = row[1].encode("utf-8", "surrogatepass")
         postings.remove(db, row[0], id_, analysis.tokens(row[1], row[2]))
         db.execute("DELETE FROM item WHERE id = ?", (id_,))
-        db.execute("UPDATE event SET detail = '{}' WHERE first <= ? AND last >= ?", (id_, id_))
+        db.execute("DELETE FROM event WHERE first = ? AND last = ?", (id_, id_))
         db.execute("DELETE FROM state WHERE name = ?", (f"item:{id_}",))
-        rows.event(db, "erase", now, scope=row[0], first=id_)
+        erased.setdefault(row[0], []).append(id_)
+    for scope, gone in erased.items():  # one line for all: the log must not grow by what a budget takes away
+        rows.event(db, "erase", now, scope=scope, first=min(gone), last=max(gone), detail={"items": len(gone)})
     for some in rows.batches(texts):  # whichever scope asked
         sql = f"DELETE FROM asked WHERE EXISTS (SELECT 1 FROM json_each(asked.hits) WHERE value IN ({rows.marks(some)}))"
         db.execute(sql, some)

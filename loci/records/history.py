@@ -38,8 +38,9 @@ class Diff:
 
 
 def history(db: sqlite3.Connection, scope: int, id_: int) -> list[Event]:
-    """The audit lines that touched an item, oldest first."""
-    sql = "SELECT seq, time, op, detail FROM event WHERE scope = ? AND first <= ? AND last >= ? ORDER BY seq"
+    """The audit lines that touched an item, oldest first; `erase` lines span ids that are there no more, never a live one."""
+    sql = """SELECT seq, time, op, detail FROM event WHERE scope = ? AND first <= ? AND last >= ? AND op <> 'erase'
+             ORDER BY seq"""
     return [Event(seq, time, op, json.loads(detail)) for seq, time, op, detail in db.execute(sql, (scope, id_, id_))]
 
 

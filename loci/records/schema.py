@@ -89,6 +89,7 @@ CREATE TABLE event (                     -- change log and audit: ids first..las
   seq INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, op TEXT NOT NULL,
   scope INTEGER, first INTEGER, last INTEGER, detail TEXT NOT NULL DEFAULT '{}'
 ) STRICT;
+CREATE INDEX event_first ON event (first);
 
 CREATE TABLE asked (                     -- the store's own query log: consolidation is gated on it
   id INTEGER PRIMARY KEY AUTOINCREMENT, scope INTEGER NOT NULL, time REAL NOT NULL,

@@ -58,13 +58,14 @@ def test_pinned_items_are_never_dropped_and_an_impossible_budget_says_so():
         pins = memory.add(["the door code is 4711", "never call before noon"], pinned=True)
         report = memory.consolidate(budget=50_000)
         assert not report.met
+        assert memory.count() == 602  # nothing was dropped in vain
         assert [item.id for item in memory.get(pins)] == list(pins)
 
 
 def test_a_step_that_hurts_is_refused(monkeypatch):
     with filled() as memory:
         asked = [memory.recall(f"item{n}", k=1).ids[0] for n in range(0, 600, 20)]
-        monkeypatch.setattr("loci.records.consolidate._least", lambda *_: asked[:3])  # drop what was asked for
+        monkeypatch.setattr("loci.records.consolidate._least", lambda *_: (asked[:3], True))  # drop what was asked for
         report = memory.consolidate(budget=int(memory.nbytes * 0.6))
         assert [(step.what, step.committed) for step in report.steps] == [("forget", False)]
         assert report.steps[0].after < report.steps[0].before

@@ -30,7 +30,7 @@ from loci.records.scheme import Changes, Plain, Query
 from loci.records.view import View
 
 K1, B = 0.9, 0.4
-MEANING = 0.5
+MEANING = 1.0
 LINKED = 0.6
 RECENCY = 0.01
 HALF_LIFE = 30 * 86400.0
