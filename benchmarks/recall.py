@@ -41,10 +41,17 @@ def measure(quick):
 def tables():
     rows = json.loads(RESULTS.read_text("utf-8"))
     talk = sorted((row for row in rows if row["dataset"] == "locomo"), key=lambda row: -row["r@5"])
-    lines = ["| scheme | embedder | R@5 | R@10 | multi-hop | temporal | open-domain | single-hop | abstention AUROC |", "|---|---|" + "---|" * 7]
+    lines = [
+        "| scheme | embedder | R@5 | R@10 | multi-hop | temporal | open-domain | single-hop | abstention AUROC |",
+        "|---|---|" + "---|" * 7,
+    ]
     for row in talk:
-        groups = " | ".join(f"{row['by_category'][name]['r@5']:.1f}" for name in ("multi-hop", "temporal", "open-domain", "single-hop"))
-        lines.append(f"| {row['scheme']} | {row['embedder']} | **{row['r@5']:.1f}** | {row['r@10']:.1f} | {groups} | {row['known_auroc']:.2f} |")
+        groups = " | ".join(
+            f"{row['by_category'][name]['r@5']:.1f}" for name in ("multi-hop", "temporal", "open-domain", "single-hop")
+        )
+        lines.append(
+            f"| {row['scheme']} | {row['embedder']} | **{row['r@5']:.1f}** | {row['r@10']:.1f} | {groups} | {row['known_auroc']:.2f} |"
+        )
     questions = talk[0]["questions"] if talk else 0
     command = "LOCI_DATA=... loci bench recall $LOCI_DATA/locomo --scheme loci"
     lines += ["", f"{questions} questions of the five conversations at hand; by category R@5; `{command}`"]
@@ -54,7 +61,9 @@ def tables():
     for scheme, embedder in [*RUNS, ("hipporag2", "minilm")]:
         cells = []
         for name in names:
-            row = next((r for r in rows if (r["dataset"], r["scheme"], r["embedder"]) == (name, scheme, embedder)), None)
+            row = next(
+                (r for r in rows if (r["dataset"], r["scheme"], r["embedder"]) == (name, scheme, embedder)), None
+            )
             cells.append(f"{row['r@5']:.1f} / {row['r@10']:.1f}" if row else "")
         if any(cells):
             lines.append(f"| {scheme} | {embedder} | " + " | ".join(cells) + " |")

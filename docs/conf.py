@@ -22,13 +22,17 @@ def catalogue(app):
     package = Path(loci.__file__).parent
     cards = [json.loads(line) for line in (package / "catalog.jsonl").read_text("utf-8").splitlines()]
     kept = package / "lab" / "verdicts.jsonl"
-    verdicts = {row["of"]: row for row in map(json.loads, kept.read_text("utf-8").splitlines())} if kept.exists() else {}
+    verdicts = (
+        {row["of"]: row for row in map(json.loads, kept.read_text("utf-8").splitlines())} if kept.exists() else {}
+    )
     folder = Path(app.srcdir) / "catalogue"
     folder.mkdir(exist_ok=True)
     lines = ["# Catalogue", "", "| kind | name | promise | paper | bytes | claim |", "|---|---|---|---|---|---|"]
     for card in cards:
         verdict = verdicts.get(f"{card['kind']}/{card['name']}", {}).get("verdict", "")
-        lines.append(f"| {card['kind']} | `{card['name']}` | {card['says']} | {card['paper']} | `{card['bytes']}` | {verdict} |")
+        lines.append(
+            f"| {card['kind']} | `{card['name']}` | {card['says']} | {card['paper']} | `{card['bytes']}` | {verdict} |"
+        )
     (folder / "index.md").write_text("\n".join(lines) + "\n", "utf-8")
 
 

@@ -25,7 +25,9 @@ EmbedderName = Annotated[str, typer.Option(help="none, hash or minilm.")]
 def opened(path: Path, *, new: bool = False, scheme: str = "loci", embedder: str = "none") -> Memory:
     """Open a memory; only `add` and `import` make a new file."""
     if not new and not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; give the file of a memory, or make one with: loci add {path} TEXT")
+        raise FileNotFoundError(
+            f"{path} does not exist; give the file of a memory, or make one with: loci add {path} TEXT"
+        )
     return Memory(path, scheme=scheme, embedder=embedder)
 
 

@@ -41,7 +41,9 @@ def play(to: Path) -> None:
         start = time.perf_counter()
         memory.add(book.items, scope=f"demo/{book.name}")
         spent = time.perf_counter() - start
-        console.print(f"\n[bold]Remembered[/] {len(book.items)} turns of a conversation in {1000 * spent:.0f} ms, without a model.\n")
+        console.print(
+            f"\n[bold]Remembered[/] {len(book.items)} turns of a conversation in {1000 * spent:.0f} ms, without a model.\n"
+        )
         for question in questions:
             _ask(console, memory, f"demo/{book.name}", question)
         console.rule("I do not know")
@@ -64,13 +66,19 @@ def _talk() -> tuple[Book, Sequence[str], str]:
     for line in resources.files("loci.app").joinpath("demo.jsonl").read_text("utf-8").splitlines():
         row = json.loads(line)
         items += [Item(text=text, session=row["session"], at=moment(row["at"])) for text in row["turns"]]
-    return Book("mara-and-jon", items, [Question(q, frozenset(), "") for q in _OURS]), _OURS, "What motorcycle does Mara ride?"
+    return (
+        Book("mara-and-jon", items, [Question(q, frozenset(), "") for q in _OURS]),
+        _OURS,
+        "What motorcycle does Mara ride?",
+    )
 
 
 def _ask(console: Console, memory: Memory, scope: str, question: str) -> None:
     hits = memory.recall(question, k=3, scope=scope)
     says = "[yellow]probably not in memory[/]" if hits.abstain else "[green]probably in memory[/]"
-    table = Table(title=f"{question}   known {hits.known:.2f}, {says}", title_justify="left", show_edge=False, pad_edge=False)
+    table = Table(
+        title=f"{question}   known {hits.known:.2f}, {says}", title_justify="left", show_edge=False, pad_edge=False
+    )
     for name in ("score", "recalled", "because of"):
         table.add_column(name, overflow="fold")
     for hit in hits:

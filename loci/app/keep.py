@@ -54,7 +54,9 @@ def consolidate(
         for step in report.steps
     ]
     if not report.met:
-        lines.append(f"the budget of {sizes.show(report.budget or 0)} was not met: what is left is pinned or was needed")
+        lines.append(
+            f"the budget of {sizes.show(report.budget or 0)} was not met: what is left is pinned or was needed"
+        )
     out(report, "\n".join(lines), as_json=as_json)
     if not report.met:
         raise typer.Exit(1)

@@ -22,7 +22,9 @@ def _bench() -> None:
 
 @bench.command("recall")
 def bench_recall(
-    folder: Annotated[Path, typer.Argument(help="Conversations (*.json) or corpus*.jsonl with queries.jsonl.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(help="Conversations (*.json) or corpus*.jsonl with queries.jsonl.", show_default=False)
+    ],
     *,
     scheme: Annotated[str, typer.Option(help="loci, bm25, dense, hipporag2.")] = "loci",
     embedder: Annotated[str, typer.Option(help="none, hash, minilm.")] = "none",
@@ -81,8 +83,12 @@ def show(name: str, *, as_json: Json = False) -> None:
     if not found:
         raise ValueError(f"name={name!r} is not in the catalogue; see loci list")
     known = verdicts()
-    rows = [row | {"verdict": known.get(f"{row['kind']}/{row['name']}", {}).get("verdict", "not judged")} for row in found]
-    text = "\n\n".join("\n".join(f"{key:9} {value}" for key, value in row.items() if value not in ("", [], {})) for row in rows)
+    rows = [
+        row | {"verdict": known.get(f"{row['kind']}/{row['name']}", {}).get("verdict", "not judged")} for row in found
+    ]
+    text = "\n\n".join(
+        "\n".join(f"{key:9} {value}" for key, value in row.items() if value not in ("", [], {})) for row in rows
+    )
     out(rows, text, as_json=as_json)
 
 
@@ -101,7 +107,9 @@ def claim(
     lines = [f"{row['of']}: {row['verdict']}", f"  {row['says']}  ({row['source']})"]
     for run in row.get("runs", []):
         got, control = run["got"], run["control"]
-        lines.append(f"  seed {run['seed']}: {got['value']} against {control['value']} {got['unit']}; {got['bytes']} and {control['bytes']} bytes")
+        lines.append(
+            f"  seed {run['seed']}: {got['value']} against {control['value']} {got['unit']}; {got['bytes']} and {control['bytes']} bytes"
+        )
     out(row, "\n".join([*lines, *([f"  {row['why']}"] if "why" in row else [])]), as_json=as_json)
     if row["verdict"] != "held":
         raise typer.Exit(1)

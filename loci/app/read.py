@@ -72,7 +72,9 @@ def diff(
     out(found, str(found), as_json=as_json)
 
 
-def stats(file: File, *, scope: Annotated[str, typer.Option(help="Of which scope; / is all.")] = "/", as_json: Json = False) -> None:
+def stats(
+    file: File, *, scope: Annotated[str, typer.Option(help="Of which scope; / is all.")] = "/", as_json: Json = False
+) -> None:
     """How much is in a file, of what, in how many bytes."""
     with opened(file) as memory:
         items = memory.items(scope=scope)

@@ -15,7 +15,9 @@ Supersedes = Annotated[list[int] | None, typer.Option(help="Ids of items that th
 
 def add(
     file: File,
-    text: Annotated[list[str] | None, typer.Argument(help="Texts; - or none reads lines from stdin.", show_default=False)] = None,
+    text: Annotated[
+        list[str] | None, typer.Argument(help="Texts; - or none reads lines from stdin.", show_default=False)
+    ] = None,
     *,
     scope: Scope = "default",
     at: Annotated[str | None, typer.Option(help="When it happened: 2023-05-03.")] = None,

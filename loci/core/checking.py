@@ -37,7 +37,9 @@ class Case:
             self.law(lambda: self.member(**self.card.example))
         except AssertionError as error:
             if reason is None:
-                raise AssertionError(f"{self.card.kind} {self.card.name!r} breaks {self.law.__name__}: {error}") from error
+                raise AssertionError(
+                    f"{self.card.kind} {self.card.name!r} breaks {self.law.__name__}: {error}"
+                ) from error
             return
         if reason is not None:
             raise AssertionError(

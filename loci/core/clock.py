@@ -56,7 +56,9 @@ def moment(when: When, *, name: str = "at") -> float:
         if when != when or when in (float("inf"), float("-inf")):
             raise ValueError(f"{name}={when!r} is not a time; give finite seconds since 1970")
         if not _FIRST <= when <= _LAST:
-            raise ValueError(f"{name}={when!r} is outside the years 1 to 9999; give seconds since 1970, not milliseconds")
+            raise ValueError(
+                f"{name}={when!r} is outside the years 1 to 9999; give seconds since 1970, not milliseconds"
+            )
         return float(when)
     if isinstance(when, str):
         when = _parse(when.strip(), name)

@@ -17,7 +17,13 @@ _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Mod: operator.mod,
     ast.Pow: operator.pow,
 }
-_CALLS: dict[str, Callable[..., Any]] = {"min": min, "max": max, "ceil": math.ceil, "floor": math.floor, "log2": math.log2}
+_CALLS: dict[str, Callable[..., Any]] = {
+    "min": min,
+    "max": max,
+    "ceil": math.ceil,
+    "floor": math.floor,
+    "log2": math.log2,
+}
 
 
 def evaluate(formula: str, shapes: Mapping[str, float]) -> float:
@@ -60,4 +66,6 @@ def _value(node: ast.expr, shapes: Mapping[str, float], formula: str) -> Any:
             return -_value(operand, shapes, formula)
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _CALLS:
             return _CALLS[name](*(_value(arg, shapes, formula) for arg in args))
-    raise ValueError(f"formula {formula!r} uses {ast.unparse(node)!r}; only numbers, names, + - * / // % ** and {sorted(_CALLS)}")
+    raise ValueError(
+        f"formula {formula!r} uses {ast.unparse(node)!r}; only numbers, names, + - * / // % ** and {sorted(_CALLS)}"
+    )

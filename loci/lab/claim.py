@@ -19,7 +19,7 @@ from typing import Any, Literal
 Verdict = Literal["held", "not held", "not testable here"]
 
 
-class NotTestable(Exception):  # noqa: N818 - a verdict, not an error
+class NotTestable(Exception):
     """The claim cannot be tested on this machine; the message says why."""
 
 
@@ -75,7 +75,10 @@ def judge(claim: Claim) -> dict[str, Any]:
         return row | {"verdict": "not testable here", "why": str(why)}
     held = all(claim.holds(got, control) for got, control in pairs)
     trivial = all(claim.holds(control, control) for _, control in pairs)
-    figures = [{"seed": seed, "got": asdict(got), "control": asdict(control)} for seed, (got, control) in zip(claim.seeds, pairs, strict=True)]
+    figures = [
+        {"seed": seed, "got": asdict(got), "control": asdict(control)}
+        for seed, (got, control) in zip(claim.seeds, pairs, strict=True)
+    ]
     return row | {"verdict": "held" if held and not trivial else "not held", "runs": figures}
 
 

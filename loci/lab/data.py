@@ -51,14 +51,18 @@ def folder(name: str = "") -> Path:
 def books(path: Path) -> list[Book]:
     """Read a folder of either shape."""
     if not path.is_dir():
-        raise ValueError(f"{path} is not a folder; give one with conversations (*.json) or corpus*.jsonl and queries.jsonl")
+        raise ValueError(
+            f"{path} is not a folder; give one with conversations (*.json) or corpus*.jsonl and queries.jsonl"
+        )
     corpora = sorted([*path.glob("corpus*.jsonl"), *path.glob("corpus*.jsonl.gz")])
     queries = sorted([*path.glob("queries*.jsonl"), *path.glob("queries*.jsonl.gz")])
     if corpora and queries:
         return [_collection(path.name, corpora, queries)]
     found = [book for file in sorted([*path.glob("*.json"), *path.glob("*.json.gz")]) for book in _conversations(file)]
     if not found:
-        raise ValueError(f"{path} holds neither conversations (*.json) nor corpus*.jsonl with queries.jsonl; give such a folder")
+        raise ValueError(
+            f"{path} holds neither conversations (*.json) nor corpus*.jsonl with queries.jsonl; give such a folder"
+        )
     return found
 
 
@@ -73,7 +77,9 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                 try:
                     yield json.loads(line)
                 except json.JSONDecodeError as error:
-                    raise ValueError(f"{path} line {number} is not JSON ({error.msg}); give one object a line") from error
+                    raise ValueError(
+                        f"{path} line {number} is not JSON ({error.msg}); give one object a line"
+                    ) from error
 
 
 def _conversations(path: Path) -> Iterator[Book]:
@@ -115,7 +121,9 @@ def _collection(name: str, corpora: list[Path], queries: list[Path]) -> Book:
         for row in _rows(path):
             meta = {key: row[key] for key in ("title", "triples", "entities") if row.get(key)}
             title = row.get("title")
-            items.append(Item(text=f"{title}\n{row['text']}" if title else row["text"], source=str(row["id"]), meta=meta))
+            items.append(
+                Item(text=f"{title}\n{row['text']}" if title else row["text"], source=str(row["id"]), meta=meta)
+            )
     questions = []
     for path in queries:
         for row in _rows(path):

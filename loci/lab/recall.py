@@ -17,7 +17,12 @@ Progress = Callable[[int, int], None]
 
 
 def run(
-    path: Path, *, scheme: str = "loci", embedder: str = "none", k: Sequence[int] = (5, 10), progress: Progress | None = None
+    path: Path,
+    *,
+    scheme: str = "loci",
+    embedder: str = "none",
+    k: Sequence[int] = (5, 10),
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Keep every book of a folder in its own scope, ask its questions, score by the share of gold items in the top k."""
     with Memory(":memory:", scheme=scheme, embedder=embedder, log_queries=False) as memory:

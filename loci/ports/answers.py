@@ -24,8 +24,7 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
     "null": lambda value: value is None,
     "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
     "integer": lambda value: (
-        not isinstance(value, bool)
-        and (isinstance(value, int) or (isinstance(value, float) and value.is_integer()))
+        not isinstance(value, bool) and (isinstance(value, int) or (isinstance(value, float) and value.is_integer()))
     ),
 }
 
@@ -68,9 +67,7 @@ def read(text: str, schema: Schema, *, who: str, decode: Callable[[str], Any] = 
     try:
         value = decode(fenced[1] if fenced else text)
     except (ValueError, RecursionError) as error:
-        raise LLMError(
-            f"{who} answered {shown!r}, which is not JSON{note}; ask again or change the model"
-        ) from error
+        raise LLMError(f"{who} answered {shown!r}, which is not JSON{note}; ask again or change the model") from error
     if wrong := mismatch(value, schema):
         raise LLMError(f"{who} answered {shown!r}, whose {wrong}{note}; ask again or change the model")
     return value
@@ -107,9 +104,7 @@ def _kind(value: Any, schema: Schema, _root: Schema, at: str) -> str | None:
 
 def _choice(value: Any, schema: Schema, _root: Schema, at: str) -> str | None:
     choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
-    return (
-        None if choices is None or value in choices else f"{at} is {value!r} where one of {choices} was asked"
-    )
+    return None if choices is None or value in choices else f"{at} is {value!r} where one of {choices} was asked"
 
 
 def _forms(value: Any, schema: Schema, root: Schema, at: str) -> str | None:
@@ -129,9 +124,7 @@ def _object(value: Any, schema: Schema, root: Schema, at: str) -> str | None:
     for name in schema.get("required", []):
         if name not in value:
             return f"{at} lacks {name!r}"
-    wrongs = (
-        mismatch(part, known.get(name, other), root=root, at=f"{at}.{name}") for name, part in value.items()
-    )
+    wrongs = (mismatch(part, known.get(name, other), root=root, at=f"{at}.{name}") for name, part in value.items())
     return next(filter(None, wrongs), None)
 
 

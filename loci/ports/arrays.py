@@ -91,8 +91,7 @@ def point(query: ArrayLike, k: int, dim: int) -> F32:
     found = np.asarray(query, np.float32)
     if found.shape != (dim,):
         raise ValueError(
-            f"query has shape {found.shape}, this index holds ({dim},);"
-            f" give one vector of the model with dim={dim}"
+            f"query has shape {found.shape}, this index holds ({dim},); give one vector of the model with dim={dim}"
         )
     if not np.isfinite(found).all():
         raise ValueError("query is not finite; give numbers without nan and inf")

@@ -28,9 +28,7 @@ SCHEMA = {
     "required": ["pet", "age"],
     "additionalProperties": False,
 }
-ASK = [
-    {"role": "user", "content": "Ana adopted a kitten two years ago. Which pet, and how old? Answer in JSON."}
-]
+ASK = [{"role": "user", "content": "Ana adopted a kitten two years ago. Which pet, and how old? Answer in JSON."}]
 TURNS = 8
 
 
@@ -50,9 +48,7 @@ def rows_have_length_one(make: Make) -> None:
     length = np.linalg.norm(rows, axis=1)
     assert np.allclose(length[: len(TEXTS)], 1.0, atol=1e-4), f"texts gave rows of length {length.tolist()}"
     blank = length[len(TEXTS) :]
-    assert (np.isclose(blank, 1.0, atol=1e-4) | (blank == 0)).all(), (
-        f"blank texts gave lengths {blank.tolist()}"
-    )
+    assert (np.isclose(blank, 1.0, atol=1e-4) | (blank == 0)).all(), f"blank texts gave lengths {blank.tolist()}"
 
 
 def batch_equals_singles(make: Make) -> None:
@@ -135,9 +131,7 @@ def own_vector_is_first(make: Make) -> None:
     ids, vectors = _clusters(index.dim)
     index.add(ids, vectors)
     missed = [int(id_) for id_, row in zip(ids, vectors, strict=True) if _first(index, row) != id_]
-    assert len(missed) <= (1 - RECALL) * len(ids), (
-        f"{len(missed)} of {len(ids)} items are not first for themselves"
-    )
+    assert len(missed) <= (1 - RECALL) * len(ids), f"{len(missed)} of {len(ids)} items are not first for themselves"
 
 
 def scores_are_inner_products(make: Make) -> None:
@@ -148,12 +142,9 @@ def scores_are_inner_products(make: Make) -> None:
     at = {int(id_): place for place, id_ in enumerate(ids)}
     for query in vectors[:40]:
         found, scores = index.search(query, 20)
-        assert (found.dtype, scores.dtype) == (np.int64, np.float32), (
-            f"found {found.dtype} and {scores.dtype}"
-        )
-        assert len(found) == len(scores) == len(set(found.tolist())) == 20, (
-            f"asked 20, found {found.tolist()}"
-        )  # noqa: PLR2004
+        assert found.dtype == np.int64, f"ids are {found.dtype}"
+        assert scores.dtype == np.float32, f"scores are {scores.dtype}"
+        assert len(found) == len(scores) == len(set(found.tolist())) == 20, f"asked 20, found {found.tolist()}"
         assert (np.diff(scores) <= 0).all(), f"scores rise: {scores.tolist()}"
         true = vectors[[at[id_] for id_ in found.tolist()]] @ query
         assert np.abs(true - scores).max() <= SCORE, f"scores are {np.abs(true - scores).max():.3f} off"
@@ -218,8 +209,8 @@ def len_counts(make: Make) -> None:
     ids, vectors = _clusters(index.dim, 10)
     index.add(ids, vectors)
     dropped = index.remove(np.array([ids[0], ids[1], ids[1], 10**12]))
-    assert dropped == 2, f"removed {dropped} where 2 were there"  # noqa: PLR2004
-    assert len(index) == 8, f"len is {len(index)} where 8 are left"  # noqa: PLR2004
+    assert dropped == 2, f"removed {dropped} where 2 were there"
+    assert len(index) == 8, f"len is {len(index)} where 8 are left"
 
 
 def what_was_given_is_copied(make: Make) -> None:
@@ -320,7 +311,7 @@ def _answers(llm: Any, schema: dict[str, Any]) -> list[Completion | LLMError]:
     for _ in range(TURNS):
         try:
             answers.append(llm.complete(ASK, schema))
-        except LLMError as error:  # noqa: PERF203 - every turn may fail
+        except LLMError as error:
             answers.append(error)
     return answers
 

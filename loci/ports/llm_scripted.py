@@ -72,9 +72,7 @@ class ScriptedLLM:
             return self.script(asked)
         if not isinstance(self.script, Mapping):
             if turn >= len(self.script):
-                raise LLMError(
-                    f"the script has {len(self.script)} answers, asked was {turn + 1} times; add answers"
-                )
+                raise LLMError(f"the script has {len(self.script)} answers, asked was {turn + 1} times; add answers")
             return self.script[turn]
         last = asked[-1]["content"]
         if last in self.script:

@@ -45,9 +45,7 @@ class Wire:
     ) -> None:
         self._parts = _base(url)
         if key is not None and not (key and key.isascii() and key.isprintable() and " " not in key):
-            raise ValueError(
-                "key has a character no header can carry; give it without spaces and line breaks"
-            )
+            raise ValueError("key has a character no header can carry; give it without spaces and line breaks")
         if not timeout > 0:
             raise ValueError(f"timeout={timeout} is not positive; give seconds")
         if retries < 0:
@@ -84,9 +82,7 @@ class Wire:
     def _read(self, path: str, answer: Any) -> dict[str, Any]:
         if not answer.is_success:
             said = f"answered {answer.status_code} ({answer.text})"
-            raise self._failed(
-                path, said, _ADVICE.get(answer.status_code, "try again later or change the server")
-            )
+            raise self._failed(path, said, _ADVICE.get(answer.status_code, "try again later or change the server"))
         try:
             found = self.decode(answer.content)
         except (ValueError, RecursionError):
@@ -110,9 +106,7 @@ class Wire:
 def _base(url: str) -> SplitResult:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(
-            f"url={url!r} is not a web address; give the base, such as 'http://127.0.0.1:8080/v1'"
-        )
+        raise ValueError(f"url={url!r} is not a web address; give the base, such as 'http://127.0.0.1:8080/v1'")
     return parts._replace(path=parts.path.rstrip("/"), fragment="")
 
 

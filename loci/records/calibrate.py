@@ -183,7 +183,7 @@ def about(text: str) -> Mapping[str, tuple[float, float]]:
 
 
 def fit(diffs: Iterable[float], *, model: Model | None = None, prior: tuple[float, float] = (4.0, 12.0)) -> float:
-    """pi from a scope's own questions, by their diffs: the most likely mixture under a Beta prior (mean 0.25).
+    """Pi from a scope's own questions, by their diffs: the most likely mixture under a Beta prior (mean 0.25).
 
     >>> fit([0.5] * 90 + [-0.5] * 10) < fit([0.5] * 50 + [-0.5] * 50)
     True

@@ -144,8 +144,13 @@ def _merge(handle: Handle, path: str, gate: Gate) -> Step:
     try:
         with handle.writing() as db:
             for gone, kept in into.items():  # what was derived from the repetition now rests on the original
-                db.execute("INSERT OR IGNORE INTO provenance SELECT item, ? FROM provenance WHERE source = ? AND item <> ?", (kept, gone, kept))
-                db.execute("INSERT OR IGNORE INTO link_source SELECT link, ? FROM link_source WHERE source = ?", (kept, gone))
+                db.execute(
+                    "INSERT OR IGNORE INTO provenance SELECT item, ? FROM provenance WHERE source = ? AND item <> ?",
+                    (kept, gone, kept),
+                )
+                db.execute(
+                    "INSERT OR IGNORE INTO link_source SELECT link, ? FROM link_source WHERE source = ?", (kept, gone)
+                )
             forget.tombstone(db, rows.scopes_under(db, path), list(into), handle.now(), op="merge")
     except (ConflictError, LookupError):  # someone else was faster: there is another night
         return Step("merge", len(into), before, after, committed=False)

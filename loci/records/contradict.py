@@ -28,7 +28,10 @@ _RELATIONS: tuple[tuple[str, str], ...] = (
 _SUBJECT = r"(?P<subject>\bI\b|\b[Mm]y\b|\b[Hh]e\b|\b[Ss]he\b|\b[^\W\d_a-z][\w'-]*(?: [^\W\d_a-z][\w'-]*)?)"
 _OBJECT = r"\s+(?P<object>[^.,;!?\n]{1,60})"
 _STATED = [
-    (name, re.compile(rf"{_SUBJECT}(?:'s)?\s+(?:(?:now|currently|just|recently|new)\s+)?(?P<relation>{words}){_OBJECT}"))
+    (
+        name,
+        re.compile(rf"{_SUBJECT}(?:'s)?\s+(?:(?:now|currently|just|recently|new)\s+)?(?P<relation>{words}){_OBJECT}"),
+    )
     for name, words in _RELATIONS
 ]
 _NOW = re.compile(r"\s+(?:now|today|these days|again|anymore|since .*|as of .*)$", re.IGNORECASE)

@@ -88,7 +88,9 @@ def _findings(db: sqlite3.Connection) -> Iterator[Finding]:
     ).fetchone()[0]
     if bad:
         yield Finding("vector", f"{bad} vectors have another size than their model", mendable=True)
-    ahead = db.execute("SELECT count(*) FROM item WHERE version > (SELECT coalesce(max(seq), 0) FROM event)").fetchone()[0]
+    ahead = db.execute(
+        "SELECT count(*) FROM item WHERE version > (SELECT coalesce(max(seq), 0) FROM event)"
+    ).fetchone()[0]
     if ahead:
         yield Finding("item", f"{ahead} items were changed by events that the log does not hold", mendable=False)
     yield from _index_drift(db)
@@ -115,10 +117,16 @@ def _index_drift(db: sqlite3.Connection) -> Iterator[Finding]:
             wrong += min(asked.get((term, scope, postings.SPAN * chunk + low), 0), 65535) != tf
     missing = len(asked) - found
     if wrong or missing:
-        yield Finding("posting", f"{wrong} entries do not match the items and {max(missing, 0)} are missing", mendable=True)
+        yield Finding(
+            "posting", f"{wrong} entries do not match the items and {max(missing, 0)} are missing", mendable=True
+        )
     for scope, items, tokens in db.execute("SELECT id, items, tokens FROM scope"):
         if [items, tokens] != counts.get(scope, [0, 0]):
-            yield Finding("scope", f"counters of scope {scope} are {items}, {tokens}; its items ask for {counts.get(scope, [0, 0])}", mendable=True)
+            yield Finding(
+                "scope",
+                f"counters of scope {scope} are {items}, {tokens}; its items ask for {counts.get(scope, [0, 0])}",
+                mendable=True,
+            )
 
 
 def _reindex(db: sqlite3.Connection) -> None:

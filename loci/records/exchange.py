@@ -25,7 +25,22 @@ from loci.records.scope import scope as checked
 Progress = Callable[[int, int], None]
 FORMAT = 1
 _BATCH = 2000
-_ITEM = ("id", "kind", "text", "at", "since", "until", "known", "changed", "session", "source", "value", "uses", "pinned", "gone")
+_ITEM = (
+    "id",
+    "kind",
+    "text",
+    "at",
+    "since",
+    "until",
+    "known",
+    "changed",
+    "session",
+    "source",
+    "value",
+    "uses",
+    "pinned",
+    "gone",
+)
 _PAST = ("item", "since", "until", "gone", "known", "ended")
 _LINK = ("id", "src", "rel", "dst", "weight", "since", "until", "known", "gone")
 
@@ -62,16 +77,25 @@ def _lines(db: sqlite3.Connection, scopes: Mapping[int, str]) -> Iterator[dict[s
     for *row, meta, version, scope in db.execute(
         f"SELECT {columns}, meta, version, scope FROM item WHERE scope IN ({inside}) ORDER BY id"
     ):
-        yield {"item": dict(zip(_ITEM, row, strict=True)), "meta": json.loads(meta), "version": version, "scope": scopes[scope]}
+        yield {
+            "item": dict(zip(_ITEM, row, strict=True)),
+            "meta": json.loads(meta),
+            "version": version,
+            "scope": scopes[scope],
+        }
     for row in db.execute(f"SELECT {', '.join(_PAST)} FROM past WHERE item IN {of} ORDER BY rowid"):
         yield {"past": dict(zip(_PAST, row, strict=True))}
-    for item, source in db.execute(f"SELECT item, source FROM provenance WHERE item IN {of} AND source IN {of} ORDER BY 1, 2"):
+    for item, source in db.execute(
+        f"SELECT item, source FROM provenance WHERE item IN {of} AND source IN {of} ORDER BY 1, 2"
+    ):
         yield {"derived": [item, source]}
     for row in db.execute(f"SELECT {', '.join(_LINK)} FROM link WHERE src IN {of} AND dst IN {of} ORDER BY id"):
         yield {"link": dict(zip(_LINK, row, strict=True))}
     for link, source in db.execute(f"SELECT link, source FROM link_source WHERE source IN {of} ORDER BY 1, 2"):
         yield {"vouched": [link, source]}
-    for scheme, name, scope, data in db.execute(f"SELECT scheme, name, scope, data FROM state WHERE scope IN ({inside}) ORDER BY 1, 2, 3"):
+    for scheme, name, scope, data in db.execute(
+        f"SELECT scheme, name, scope, data FROM state WHERE scope IN ({inside}) ORDER BY 1, 2, 3"
+    ):
         yield {"state": [scheme, name], "scope": scopes[scope], "data": base64.b64encode(data).decode()}
     for time, query, hits, reward, scope in db.execute(
         f"SELECT time, query, hits, reward, scope FROM asked WHERE scope IN ({inside}) ORDER BY id"
@@ -80,7 +104,15 @@ def _lines(db: sqlite3.Connection, scopes: Mapping[int, str]) -> Iterator[dict[s
     for seq, time, op, first, last, detail, scope in db.execute(
         f"SELECT seq, time, op, first, last, detail, scope FROM event WHERE scope IN ({inside}) ORDER BY seq"
     ):
-        yield {"event": op, "seq": seq, "time": time, "first": first, "last": last, "detail": json.loads(detail), "scope": scopes[scope]}
+        yield {
+            "event": op,
+            "seq": seq,
+            "time": time,
+            "first": first,
+            "last": last,
+            "detail": json.loads(detail),
+            "scope": scopes[scope],
+        }
 
 
 # --- import ---------------------------------------------------------------------------------------------------------
@@ -121,7 +153,9 @@ def load(handle: Handle, source: Path, *, scope: str | None = None, progress: Pr
 def _survey(source: Path) -> tuple[int, int, int, str]:
     """Read a file once: lines, highest item and link id, digest. Broken files are refused before anything is written."""
     if not is_export(source):
-        raise ValueError(f'{source} is not an export of loci; give JSON lines that begin with {{"loci": {FORMAT}, ...}}')
+        raise ValueError(
+            f'{source} is not an export of loci; give JSON lines that begin with {{"loci": {FORMAT}, ...}}'
+        )
     digest, items, links, promised, found, n = hashlib.sha256(), 0, 0, 0, 0, 0
     with source.open("rb") as file:
         for n, line in enumerate(file, start=1):
@@ -129,14 +163,18 @@ def _survey(source: Path) -> tuple[int, int, int, str]:
             row = _parse(source, n, line)
             if n == 1:
                 if row["loci"] != FORMAT:
-                    raise ValueError(f"{source} has format {row['loci']}, this loci reads {FORMAT}; upgrade loci to import it")
+                    raise ValueError(
+                        f"{source} has format {row['loci']}, this loci reads {FORMAT}; upgrade loci to import it"
+                    )
                 promised = row["items"]
             elif "item" in row:
                 items, found = max(items, row["item"]["id"]), found + 1
             elif "link" in row:
                 links = max(links, row["link"]["id"])
     if found != promised:
-        raise ValueError(f"{source} ends at line {n} with {found} of {promised} items; it was cut short, give the whole file")
+        raise ValueError(
+            f"{source} ends at line {n} with {found} of {promised} items; it was cut short, give the whole file"
+        )
     return n, items, links, digest.hexdigest()
 
 
@@ -158,7 +196,12 @@ def _plan(handle: Handle, key: str, last_id: int, last_link: int) -> dict[str, i
             plan: dict[str, int] = json.loads(row[0])
             return plan
         fresh = rows.latest(db) == 0 and not key.endswith("/")
-        plan = {"line": 0, "fresh": int(fresh), "items": _reserve(db, "item", last_id), "links": _reserve(db, "link", last_link)}
+        plan = {
+            "line": 0,
+            "fresh": int(fresh),
+            "items": _reserve(db, "item", last_id),
+            "links": _reserve(db, "link", last_link),
+        }
         db.execute("INSERT INTO about VALUES (?, ?)", (key, json.dumps(plan)))
     return plan
 
@@ -172,7 +215,9 @@ def _reserve(db: sqlite3.Connection, table: str, most: int) -> int:
     return int(row[0])
 
 
-def _apply(db: sqlite3.Connection, parsed: list[dict[str, Any]], plan: Mapping[str, int], prefix: str, now: float) -> int:
+def _apply(
+    db: sqlite3.Connection, parsed: list[dict[str, Any]], plan: Mapping[str, int], prefix: str, now: float
+) -> int:
     """Write one batch."""
 
     def place(path: str) -> int:
@@ -187,12 +232,15 @@ def _apply(db: sqlite3.Connection, parsed: list[dict[str, Any]], plan: Mapping[s
     return len(items)
 
 
-def _items(db: sqlite3.Connection, found: list[dict[str, Any]], scope: int, plan: Mapping[str, int], now: float) -> None:
+def _items(
+    db: sqlite3.Connection, found: list[dict[str, Any]], scope: int, plan: Mapping[str, int], now: float
+) -> None:
     move = plan["items"]
     ids = [row["item"]["id"] + move for row in found]
     version = None if plan["fresh"] else rows.event(db, "import", now, scope=scope, first=ids[0], last=ids[-1])
     known = [
-        Item(**{name: row["item"][name] for name in ("kind", "text", "at", "session")}, meta=row["meta"]) for row in found
+        Item(**{name: row["item"][name] for name in ("kind", "text", "at", "session")}, meta=row["meta"])
+        for row in found
     ]
     columns = (*_ITEM, "meta", "version", "scope", "speaker", "cues", "head")
     db.executemany(
@@ -219,13 +267,17 @@ def _other(db: sqlite3.Connection, row: dict[str, Any], plan: Mapping[str, int],
             db.execute("INSERT OR IGNORE INTO provenance VALUES (?, ?)", (item + items, source + items))
         case {"link": link}:
             moved = link | {"id": link["id"] + links, "src": link["src"] + items, "dst": link["dst"] + items}
-            db.execute(f"INSERT INTO link ({', '.join(_LINK)}) VALUES ({rows.marks(_LINK)})", [moved[name] for name in _LINK])
+            db.execute(
+                f"INSERT INTO link ({', '.join(_LINK)}) VALUES ({rows.marks(_LINK)})", [moved[name] for name in _LINK]
+            )
         case {"vouched": [link, source]}:
             db.execute("INSERT OR IGNORE INTO link_source VALUES (?, ?)", (link + links, source + items))
         case {"state": [scheme, name], "scope": scope, "data": data}:
             if name.startswith("item:"):
                 name = f"item:{int(name.split(':')[1]) + items}"
-            db.execute("INSERT OR IGNORE INTO state VALUES (?, ?, ?, ?)", (scheme, name, place(scope), base64.b64decode(data)))
+            db.execute(
+                "INSERT OR IGNORE INTO state VALUES (?, ?, ?, ?)", (scheme, name, place(scope), base64.b64decode(data))
+            )
         case {"asked": query, "scope": scope}:
             hits = json.dumps([id_ + items for id_ in row["hits"]])
             sql = "INSERT INTO asked (scope, time, query, hits, reward) VALUES (?, ?, ?, ?, ?)"
@@ -234,7 +286,10 @@ def _other(db: sqlite3.Connection, row: dict[str, Any], plan: Mapping[str, int],
             first, last = (None if row[name] is None else row[name] + items for name in ("first", "last"))
             detail = json.dumps(row["detail"], ensure_ascii=False) if row["detail"] else "{}"
             seq = row["seq"] if plan["fresh"] else None
-            db.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?)", (seq, row["time"], op, place(scope), first, last, detail))
+            db.execute(
+                "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (seq, row["time"], op, place(scope), first, last, detail),
+            )
         case {"scope": scope}:
             place(scope)
         case _:

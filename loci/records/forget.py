@@ -85,7 +85,9 @@ def _unlink(db: sqlite3.Connection, gone: Sequence[int], now: float) -> None:
     """Forget links that touch forgotten items, or that only forgotten items vouch for."""
     for some in rows.batches(gone, 400):
         few = rows.marks(some)
-        db.execute(f"UPDATE link SET gone = ? WHERE gone IS NULL AND (src IN ({few}) OR dst IN ({few}))", (now, *some, *some))
+        db.execute(
+            f"UPDATE link SET gone = ? WHERE gone IS NULL AND (src IN ({few}) OR dst IN ({few}))", (now, *some, *some)
+        )
         db.execute(
             f"""UPDATE link SET gone = ? WHERE gone IS NULL AND id IN (SELECT link FROM link_source WHERE source IN ({few}))
                 AND NOT EXISTS (SELECT 1 FROM link_source AS q JOIN item AS s ON s.id = q.source
@@ -174,7 +176,9 @@ def erase(db: sqlite3.Connection, ids: Iterable[int], now: float) -> dict[int, b
     for scope, gone in erased.items():  # one line for all: the log must not grow by what a budget takes away
         rows.event(db, "erase", now, scope=scope, first=min(gone), last=max(gone), detail={"items": len(gone)})
     for some in rows.batches(texts):  # whichever scope asked
-        sql = f"DELETE FROM asked WHERE EXISTS (SELECT 1 FROM json_each(asked.hits) WHERE value IN ({rows.marks(some)}))"
+        sql = (
+            f"DELETE FROM asked WHERE EXISTS (SELECT 1 FROM json_each(asked.hits) WHERE value IN ({rows.marks(some)}))"
+        )
         db.execute(sql, some)
     return texts
 
@@ -186,7 +190,10 @@ def _with_orphans(db: sqlite3.Connection, ids: Iterable[int]) -> list[int]:
     db.execute("DELETE FROM temp.erasing")
     frontier = wanted
     while frontier:
-        db.executemany("INSERT OR IGNORE INTO temp.erasing SELECT id FROM item WHERE id = ? AND gone IS NOT NULL", ((i,) for i in frontier))
+        db.executemany(
+            "INSERT OR IGNORE INTO temp.erasing SELECT id FROM item WHERE id = ? AND gone IS NOT NULL",
+            ((i,) for i in frontier),
+        )
         frontier = [id_ for (id_,) in db.execute(
             """SELECT DISTINCT p.item FROM provenance AS p JOIN item ON item.id = p.item
                WHERE p.source IN (SELECT id FROM temp.erasing) AND item.gone IS NOT NULL

@@ -44,12 +44,11 @@ def pagerank_slow(src: I64, dst: I64, weight: F64, reset: F64, *, damping: float
     """The same by one dense solve: (1 - d) (I - d A^T)^-1 p."""
     n = len(reset)
     p = _distribution(reset)
-    a: F64 = np.zeros((n, n))
+    a = np.zeros((n, n))
     np.add.at(a, (src, dst), weight)
     out = np.asarray(a.sum(1), np.float64)
-    a[out > 0] = a[out > 0] / out[out > 0, None]
-    a[out <= 0] = p
-    solved: NDArray[np.float64] = np.linalg.solve(np.eye(n) - damping * a.T, (1 - damping) * p)
+    rows = np.where(out[:, None] > 0, a / np.where(out > 0, out, 1)[:, None], p)
+    solved: NDArray[np.float64] = np.linalg.solve(np.eye(n) - damping * rows.T, (1 - damping) * p)
     return solved
 
 

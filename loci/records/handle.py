@@ -100,7 +100,9 @@ class Handle:
         embedders = [x for x in (self.embedder, self._previous) if x is not None]
         if as_of is not None:
             shelf = Shelf(ledger.as_of(db, path, as_of))
-            return View(db, path, shelf, scheme=self.scheme.name, when=as_of, past=True, embedders=embedders, kinds=kinds)
+            return View(
+                db, path, shelf, scheme=self.scheme.name, when=as_of, past=True, embedders=embedders, kinds=kinds
+            )
         with self._lock:
             held = self._shelves.pop(path, None)
             fresh = ledger.load(db, path) if held is None else ledger.refresh(db, path, held.ledger)
@@ -189,10 +191,14 @@ class Handle:
 
         mine = replace(changes, **{name: getattr(part(here), name) for name in ("close", "forget", "value")})
         if strangers := [i for i, of in owner.items() if of != here and of not in below]:
-            raise ConflictError(f"items {strangers[:5]} lie outside scope {path!r}; a scheme may change only what it sees")
-        ids = write.apply(db, self.scheme.name, here, mine, read_at, self._clock(), op=op)
+            raise ConflictError(
+                f"items {strangers[:5]} lie outside scope {path!r}; a scheme may change only what it sees"
+            )
+        ids = write.apply(
+            db, self.scheme.name, here, mine, read_at, self._clock(), op=op, inside=scopes.keys() | {here}
+        )
         for of in sorted(below):
-            write.apply(db, self.scheme.name, of, part(of), read_at, self._clock(), op=op)
+            write.apply(db, self.scheme.name, of, part(of), read_at, self._clock(), op=op, inside=scopes.keys())
         return ids
 
     # --- the log and the budget --------------------------------------------------------------------------------------
@@ -222,7 +228,9 @@ class Handle:
     def _check_budget(self, db: sqlite3.Connection) -> None:
         if self._budget is None:
             return
-        pages, free, size = (db.execute(f"PRAGMA {x}").fetchone()[0] for x in ("page_count", "freelist_count", "page_size"))
+        pages, free, size = (
+            db.execute(f"PRAGMA {x}").fetchone()[0] for x in ("page_count", "freelist_count", "page_size")
+        )
         if (pages - free) * size > self._budget:
             needed = (pages - free) * size
             raise BudgetExceeded(
@@ -267,7 +275,9 @@ class Handle:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -299,7 +309,9 @@ def item_of(one: str | Item, path: str, common: Mapping[str, Any]) -> Item:
             text.encode()
         json.dumps(dict(item.meta), ensure_ascii=False, sort_keys=True).encode()
     except (TypeError, ValueError) as error:
-        raise ValueError(f"an item cannot be kept ({error}); give text without lone surrogates and meta that is JSON") from error
+        raise ValueError(
+            f"an item cannot be kept ({error}); give text without lone surrogates and meta that is JSON"
+        ) from error
     times = {name: moment(t, name=name) for name in _TIMES if (t := getattr(item, name)) is not None}
     return replace(item, **times)  # type: ignore[arg-type]
 

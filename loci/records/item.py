@@ -105,7 +105,9 @@ class Hits(list[Hit]):
         """The hits of some items, as an answer to the same question: what to give `learn`."""
         wanted = set(ids)
         kept = (hit for hit in self if hit.item.id in wanted)
-        return Hits(kept, query=self.query, scope=self.scope, known=self.known, threshold=self.threshold, error=self.error)
+        return Hits(
+            kept, query=self.query, scope=self.scope, known=self.known, threshold=self.threshold, error=self.error
+        )
 
     def text(self) -> str:
         """The items' texts, one a line, to be put into a prompt as quoted data."""

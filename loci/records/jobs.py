@@ -43,7 +43,9 @@ def find(db: sqlite3.Connection, scopes: Sequence[int], *, waiting: bool = False
     found = []
     for some in rows.batches(scopes):
         text = sql.replace(rows.marks(scopes), rows.marks(some)) + (" AND ended IS NULL" if waiting else "")
-        found += [Job(i, k, p, json.loads(d), *rest) for i, k, p, d, *rest in db.execute(text + " ORDER BY job.id", some)]
+        found += [
+            Job(i, k, p, json.loads(d), *rest) for i, k, p, d, *rest in db.execute(text + " ORDER BY job.id", some)
+        ]
     return found
 
 

@@ -12,8 +12,8 @@ from loci.core.clock import Clock, When, moment
 from loci.core.errors import ConflictError
 from loci.core.ports import Embedder
 from loci.records import analysis, calibrate, forget, history, jobs, rows, vectors, write
-from loci.records.contradict import Proposal, propose
 from loci.records.consolidate import Report, consolidate
+from loci.records.contradict import Proposal, propose
 from loci.records.forget import Receipt
 from loci.records.handle import DAY, TRIES, Handle, by_scope, item_of
 from loci.records.history import Diff, Event
@@ -97,6 +97,10 @@ class Memory(Handle):
             return Ids(scope=path)
         tokens = [analysis.tokens_of(item) for item in new]
         now = self._clock()
+        if early := next((item.known for item in new if item.known is not None and item.known > now), None):
+            raise ValueError(
+                f"known={early} lies in the future; give the time at which it became known, or leave it out"
+            )
         with self._store.write() as db:
             self._flush(db)
             ids = []
@@ -128,7 +132,11 @@ class Memory(Handle):
         path = self._scope(scope)
         now = self._clock()
         with self._store.write() as db:
-            live = {id_: item for id_, item in rows.items(db, {src, dst}, rows.scopes_under(db, path)).items() if item.gone is None}
+            live = {
+                id_: item
+                for id_, item in rows.items(db, {src, dst}, rows.scopes_under(db, path)).items()
+                if item.gone is None
+            }
             self._all_there([src, dst], live)
             return write.link(db, rows.scope_id(db, path), [Link(src=src, rel=rel, dst=dst, weight=weight)], now)[0]
 
@@ -223,7 +231,9 @@ class Memory(Handle):
     def items(self, *, scope: str | None = None, as_of: When | None = None) -> list[Item]:
         """Every live item of a scope, by id; with as_of, as it was."""
         with self._store.read() as db:
-            return self._view(db, self._scope(scope), as_of=None if as_of is None else moment(as_of, name="as_of")).every()
+            return self._view(
+                db, self._scope(scope), as_of=None if as_of is None else moment(as_of, name="as_of")
+            ).every()
 
     def links(self, ids: int | Sequence[int], *, scope: str | None = None, as_of: When | None = None) -> list[Link]:
         """Live links around items; with as_of, as they were."""

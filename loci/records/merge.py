@@ -42,7 +42,11 @@ def merge_slow(items: Sequence[Item], *, least: float = LEAST) -> dict[int, int]
     kept: list[Item] = []
     for place in _oldest_first(items):
         item = items[place]
-        alike = [k for k in kept if (k.scope, k.kind) == (item.scope, item.kind) and near.same(k.text, item.text, least=least)]
+        alike = [
+            k
+            for k in kept
+            if (k.scope, k.kind) == (item.scope, item.kind) and near.same(k.text, item.text, least=least)
+        ]
         if alike and not item.pinned:
             into[item.id] = alike[0].id
         else:

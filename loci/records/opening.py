@@ -28,7 +28,9 @@ def scheme(given: str | Scheme) -> Scheme:
     if not isinstance(given, str):
         if isinstance(given, Scheme):
             return given
-        raise TypeError(f"scheme is a {type(given).__name__}; give a name such as 'loci' or an object with the Scheme verbs")
+        raise TypeError(
+            f"scheme is a {type(given).__name__}; give a name such as 'loci' or an object with the Scheme verbs"
+        )
     names = schemes()
     for card, member in members("scheme"):
         if card.name == given:
@@ -42,7 +44,9 @@ def embedder(given: str | Embedder | None) -> Embedder | None:
         return None
     if isinstance(given, str):
         if given not in _EMBEDDERS:
-            raise ValueError(f"embedder={given!r} is unknown; choose none, {', '.join(_EMBEDDERS)}, or give an Embedder")
+            raise ValueError(
+                f"embedder={given!r} is unknown; choose none, {', '.join(_EMBEDDERS)}, or give an Embedder"
+            )
         return load(_EMBEDDERS[given])()  # type: ignore[no-any-return]
     if isinstance(given, Embedder):
         return given

@@ -40,9 +40,7 @@ def add(db: sqlite3.Connection, scope: int, ids: Sequence[int], texts: Sequence[
     db.executemany(_APPEND, _rows(scope, np.asarray(ids, np.int64), lengths, texts))
 
 
-def _rows(
-    scope: int, ids: I64, lengths: I64, texts: Sequence[Sequence[str]]
-) -> Iterator[tuple[str, int, int, bytes]]:
+def _rows(scope: int, ids: I64, lengths: I64, texts: Sequence[Sequence[str]]) -> Iterator[tuple[str, int, int, bytes]]:
     flat = list(chain.from_iterable(texts))
     if not flat:
         return
@@ -93,9 +91,7 @@ def remove(db: sqlite3.Connection, scope: int, item: int, tokens: Sequence[str])
         )
 
 
-def read(
-    db: sqlite3.Connection, scopes: Sequence[int], terms: Sequence[str]
-) -> dict[str, Posting]:
+def read(db: sqlite3.Connection, scopes: Sequence[int], terms: Sequence[str]) -> dict[str, Posting]:
     """The posting list of each term over the scopes: ids, tf, lengths."""
     if not scopes or not terms:
         return {}

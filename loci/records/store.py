@@ -66,7 +66,9 @@ class Store:
         if not head:
             return
         if not head.startswith(_MAGIC):
-            raise NotAStore(f"{self.path} is not a loci store (no SQLite header); it was left as it is, give another path")
+            raise NotAStore(
+                f"{self.path} is not a loci store (no SQLite header); it was left as it is, give another path"
+            )
         owner = int.from_bytes(head[68:72], "big")
         if len(head) < 72 or owner not in (0, schema.APPLICATION_ID):
             raise NotAStore(f"{self.path} is another program's database; it was left as it is, give another path")
@@ -245,7 +247,9 @@ def errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull(f"no space left for {path}; nothing of this call was kept, free some space") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise ReadOnly(f"{path} cannot be read or written ({error.strerror}); nothing was written, check permissions") from error
+            raise ReadOnly(
+                f"{path} cannot be read or written ({error.strerror}); nothing was written, check permissions"
+            ) from error
         raise
 
 
@@ -261,7 +265,9 @@ def _translated(error: sqlite3.Error, path: Path) -> Exception:
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return ReadOnly(f"{path} or its folder cannot be written ({text}); nothing was written, check permissions")
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return NotAStore(f"{path} is damaged ({text}); it was left as it is, run `loci doctor {path}` or restore a backup")
+        return NotAStore(
+            f"{path} is damaged ({text}); it was left as it is, run `loci doctor {path}` or restore a backup"
+        )
     if code == sqlite3.SQLITE_IOERR:
         return StorageFull(f"{path} could not be written ({text}); nothing of this call was kept, check the disk")
     return StoreError(f"{path}: {text}")

@@ -200,7 +200,9 @@ class View:
         scopes = list(self.ledger.scopes)
         for some in rows.batches(sorted(names), 400):
             for within in rows.batches(scopes, 400):
-                sql = f"SELECT head, id FROM item WHERE scope IN ({rows.marks(within)}) AND head IN ({rows.marks(some)})"
+                sql = (
+                    f"SELECT head, id FROM item WHERE scope IN ({rows.marks(within)}) AND head IN ({rows.marks(some)})"
+                )
                 for name, id_ in self._db.execute(sql, (*within, *some)).fetchall():
                     place = int(self.ledger.places(np.array([id_], np.int64))[0])
                     if place >= 0 and self.live[place]:

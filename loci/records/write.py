@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from loci.core.errors import ConflictError, UnknownItem
@@ -87,13 +87,28 @@ def link(db: sqlite3.Connection, scope: int, new: Sequence[Link], now: float) ->
 
 
 def apply(
-    db: sqlite3.Connection, scheme: str, scope: int, changes: Changes, read_at: int, now: float, *, op: str
+    db: sqlite3.Connection,
+    scheme: str,
+    scope: int,
+    changes: Changes,
+    read_at: int,
+    now: float,
+    *,
+    op: str,
+    inside: Collection[int],
 ) -> list[int]:
-    """Apply a scheme's changes to one scope, or refuse them whole when rows moved since event `read_at`."""
+    """Apply a scheme's changes to one scope, or refuse them whole when rows moved since event `read_at`.
+
+    `inside` are the scopes that the scheme saw: what it derives may rest on items of any of them.
+    """
+    if bare := [new.item.text for new in changes.put if not new.item.sources]:
+        raise ValueError(f"derived item {bare[0][:40]!r} names no sources; give the ids that it was derived from")
     touched = {source for new in changes.put for source in new.item.sources}
     touched |= {end for one in changes.link for end in (one.src, one.dst, *one.sources) if end > 0}
     touched |= {id_ for of, sources in changes.vouch.items() for id_ in (of, *sources)}
-    _still(db, scope, touched | {*changes.close, *changes.forget, *changes.value}, read_at)
+    _still(db, inside, touched, read_at)
+    _still(db, {scope}, {*changes.close, *changes.forget, *changes.value}, read_at)
+    _unpinned(db, {*changes.close, *changes.forget})
     ids: list[int] = []
     if changes.put:
         new = [replace(one.item, id=0) for one in changes.put]
@@ -113,7 +128,13 @@ def apply(
         forget.tombstone(db, {scope}, changes.forget, now, op=op)
     if changes.value:
         version = rows.event(
-            db, op, now, scope=scope, first=min(changes.value), last=max(changes.value), detail={"values": len(changes.value)}
+            db,
+            op,
+            now,
+            scope=scope,
+            first=min(changes.value),
+            last=max(changes.value),
+            detail={"values": len(changes.value)},
         )
         db.executemany(
             "UPDATE item SET value = ?, uses = ?, version = ? WHERE id = ?",
@@ -132,13 +153,20 @@ def save(db: sqlite3.Connection, scheme: str, scope: int, state: Mapping[str, by
             db.execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?)", (scheme, name, scope, data))
 
 
-def _still(db: sqlite3.Connection, scope: int, ids: set[int], read_at: int) -> None:
+def _unpinned(db: sqlite3.Connection, ids: set[int]) -> None:
+    for some in rows.batches(sorted(ids)):
+        row = db.execute(f"SELECT id FROM item WHERE pinned AND id IN ({rows.marks(some)})", some).fetchone()
+        if row is not None:
+            raise ConflictError(f"item {row[0]} is pinned, so a scheme cannot end or forget it; only the user can")
+
+
+def _still(db: sqlite3.Connection, scopes: Collection[int], ids: set[int], read_at: int) -> None:
     left = set(ids)
     for some in rows.batches(sorted(ids)):
         for id_, of, gone, version in db.execute(
             f"SELECT id, scope, gone, version FROM item WHERE id IN ({rows.marks(some)})", some
         ):
-            if of == scope and gone is None and version <= read_at:
+            if of in scopes and gone is None and version <= read_at:
                 left.discard(id_)
     if left:
         raise ConflictError(

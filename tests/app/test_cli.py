@@ -9,14 +9,18 @@ import pytest
 
 
 def loci(*args, cwd=None, stdin=None, env=None):
-    done = subprocess.run([sys.executable, "-m", "loci", *map(str, args)], capture_output=True, text=True, cwd=cwd, input=stdin, env=env)
+    done = subprocess.run(
+        [sys.executable, "-m", "loci", *map(str, args)], capture_output=True, text=True, cwd=cwd, input=stdin, env=env
+    )
     return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture
 def trip(tmp_path):
     path = tmp_path / "trip.db"
-    code, out, _ = loci("add", path, "Ana: I adopted a kitten", "Bo: I sail a boat", "--session", "1", "--at", "2023-05-03")
+    code, out, _ = loci(
+        "add", path, "Ana: I adopted a kitten", "Bo: I sail a boat", "--session", "1", "--at", "2023-05-03"
+    )
     assert (code, out) == (0, "1 2\n")
     return path
 
@@ -69,7 +73,11 @@ def test_export_import_stats(trip, tmp_path):
     assert json.loads(loci("stats", tmp_path / "b.db", "--json")[1])["items"] == 2
     assert loci("export", trip, tmp_path / "out.jsonl")[0] == 2  # never over a file
     (tmp_path / "notes.md").write_text("# Pets\n\nMiso is a cat.\n")
-    assert json.loads(loci("import", trip, tmp_path / "notes.md", "--json")[1]) == {"added": 1, "skipped": 0, "total": 1}
+    assert json.loads(loci("import", trip, tmp_path / "notes.md", "--json")[1]) == {
+        "added": 1,
+        "skipped": 0,
+        "total": 1,
+    }
     assert json.loads(loci("import", trip, tmp_path / "notes.md", "--json")[1])["skipped"] == 1
 
 
@@ -174,9 +182,24 @@ def test_bench_recall_on_folders_of_both_shapes(tmp_path):
     found = json.loads(loci("bench", "recall", tmp_path / "talk", "--json", "--k", "1,10")[1])
     assert (found["questions"], found["r@1"], found["known_auroc"]) == (1, 100.0, 1.0)
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "corpus.jsonl").write_text('{"id": 7, "title": "Miso", "text": "A cat."}\n{"id": 8, "title": "Bo", "text": "A man."}\n')
+    (tmp_path / "docs" / "corpus.jsonl").write_text(
+        '{"id": 7, "title": "Miso", "text": "A cat."}\n{"id": 8, "title": "Bo", "text": "A man."}\n'
+    )
     (tmp_path / "docs" / "queries.jsonl").write_text('{"question": "who is Miso?", "gold_ids": [7]}\n')
     for scheme in ("loci", "bm25", "hipporag2"):
         found = json.loads(loci("bench", "recall", tmp_path / "docs", "--json", "--scheme", scheme)[1])
         assert found["r@5"] == 100.0
-        assert {"dataset", "scheme", "embedder", "questions", "r@5", "r@10", "by_category", "known_auroc", "ingest_per_s", "recall_p50_ms", "recall_p95_ms", "bytes"} <= set(found)
+        assert {
+            "dataset",
+            "scheme",
+            "embedder",
+            "questions",
+            "r@5",
+            "r@10",
+            "by_category",
+            "known_auroc",
+            "ingest_per_s",
+            "recall_p50_ms",
+            "recall_p95_ms",
+            "bytes",
+        } <= set(found)

@@ -33,9 +33,7 @@ class Server:
         self.reset()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
-        self._thread = threading.Thread(
-            target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
-        )
+        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
 
     def __enter__(self) -> Server:
         self._thread.start()
@@ -56,9 +54,7 @@ class Server:
         if self.faults:
             return self.faults.pop(0)
         if path == "/v1/embeddings":
-            rows = [
-                {"index": place, "embedding": self._row(text)} for place, text in enumerate(body["input"])
-            ]
+            rows = [{"index": place, "embedding": self._row(text)} for place, text in enumerate(body["input"])]
             return 200, {}, json.dumps({"data": rows[::-1]})
         if path != "/v1/chat/completions":
             return 404, {}, "no such path"
@@ -97,6 +93,4 @@ class Server:
 def chat(text: str | None, *, finish: str = "stop", **message: str) -> str:
     """The body of a chat answer."""
     choice = {"message": {"role": "assistant", "content": text, **message}, "finish_reason": finish}
-    return json.dumps(
-        {"choices": [choice], "usage": {"prompt_tokens": 21, "completion_tokens": 5, "total_tokens": 26}}
-    )
+    return json.dumps({"choices": [choice], "usage": {"prompt_tokens": 21, "completion_tokens": 5, "total_tokens": 26}})

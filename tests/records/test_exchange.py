@@ -16,7 +16,13 @@ from loci.records import doctor, exchange
 def filled(path):
     clock = FixedClock(1000.0)
     memory = Memory(path, clock=clock)
-    talk = memory.add(["Ana: I adopted Miso \u2028 é 猫", "Bo: fine"], scope="t/ana", session="1", at="2023-01-01", meta={"k": [1, None]})
+    talk = memory.add(
+        ["Ana: I adopted Miso \u2028 é 猫", "Bo: fine"],
+        scope="t/ana",
+        session="1",
+        at="2023-01-01",
+        meta={"k": [1, None]},
+    )
     clock.tick()
     memory.add([Item(text="Ana has a cat", kind="fact", sources=(talk[0],), pinned=True)], scope="t/ana")
     memory.add("Bo: better", scope="t/ana", supersedes=[talk[1]])
@@ -51,7 +57,10 @@ def test_export_then_import_is_identity(tmp_path):
         assert doctor.examine(tmp_path / name) == []
     tables = ("item", "past", "provenance", "link", "link_source", "state", "asked", "scope")
     for table in tables:
-        rows = [sorted(map(repr, sqlite3.connect(tmp_path / name).execute(f"SELECT * FROM {table}"))) for name in ("a.db", "b.db")]
+        rows = [
+            sorted(map(repr, sqlite3.connect(tmp_path / name).execute(f"SELECT * FROM {table}")))
+            for name in ("a.db", "b.db")
+        ]
         if table != "item":
             assert rows[0] == rows[1] or table in ("scope",), table
 
@@ -113,7 +122,11 @@ words = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
 @settings(max_examples=25)
-@given(st.lists(st.tuples(words, st.sampled_from(["a", "a/b", "c"]), st.dictionaries(words, words, max_size=2)), max_size=6))
+@given(
+    st.lists(
+        st.tuples(words, st.sampled_from(["a", "a/b", "c"]), st.dictionaries(words, words, max_size=2)), max_size=6
+    )
+)
 def test_any_text_survives(tmp_path_factory, rows):
     folder = tmp_path_factory.mktemp("x")
     with Memory(folder / "a.db") as a, Memory(folder / "b.db") as b:

@@ -40,7 +40,9 @@ def test_it_equals_igraph_where_nobody_is_stuck(seed):
     if not len(src) or (np.bincount(src, minlength=n) == 0).any():
         pytest.skip("a single node is left alone")
     graph = igraph.Graph(n=n, edges=list(zip(src.tolist(), dst.tolist())), directed=True)
-    expected = graph.personalized_pagerank(reset=reset.tolist(), weights=w.tolist(), damping=0.5, implementation="prpack")
+    expected = graph.personalized_pagerank(
+        reset=reset.tolist(), weights=w.tolist(), damping=0.5, implementation="prpack"
+    )
     assert np.abs(pagerank(src, dst, w, reset) - expected).max() < 1e-9
 
 

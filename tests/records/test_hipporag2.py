@@ -34,7 +34,10 @@ def shape(memory):
 
 @pytest.mark.parametrize("embedder", [None, "hash"])
 def test_incremental_equals_batch_and_deletion_gives_back(embedder):
-    with Memory(":memory:", scheme="hipporag2", embedder=embedder) as one, Memory(":memory:", scheme="hipporag2", embedder=embedder) as two:
+    with (
+        Memory(":memory:", scheme="hipporag2", embedder=embedder) as one,
+        Memory(":memory:", scheme="hipporag2", embedder=embedder) as two,
+    ):
         one.add(items(A))
         before = shape(one)
         later = one.add(items(B))
@@ -59,7 +62,9 @@ def test_edges_by_hand():
 
 def test_seed_weights_by_hand():
     # facts: 0 = (a, b) with 0.9, 1 = (a, c) with 0.5; a stands in 2 passages, b in 1, c in 4
-    graph = Graph(np.arange(3), np.arange(3, 6), np.arange(2), ["ab", "ac"], np.array([[0, 1], [0, 2]]), np.array([2, 1, 4]))
+    graph = Graph(
+        np.arange(3), np.arange(3, 6), np.arange(2), ["ab", "ac"], np.array([[0, 1], [0, 2]]), np.array([2, 1, 4])
+    )
     got = seeds(graph, np.array([0, 1]), np.array([0.9, 0.5]))
     assert np.abs(got - [(0.9 / 2 + 0.5 / 2) / 2, 0.9, 0.5 / 4]).max() < 1e-12
 
@@ -73,7 +78,10 @@ def test_only_the_five_best_phrases_stay():
 
 def test_an_empty_recognition_is_dense_retrieval():
     scheme = HippoRAG2(keep=lambda question, facts: [])
-    with Memory(":memory:", scheme=scheme, embedder="hash") as graph, Memory(":memory:", scheme="dense", embedder="hash") as dense:
+    with (
+        Memory(":memory:", scheme=scheme, embedder="hash") as graph,
+        Memory(":memory:", scheme="dense", embedder="hash") as dense,
+    ):
         for memory in (graph, dense):
             memory.add(items(A + B))
         question = "who works for Acme in Lyon?"
@@ -85,7 +93,10 @@ def test_an_empty_recognition_is_dense_retrieval():
 
 def test_a_store_without_phrases_is_dense_retrieval():
     plain = [Item(text=text, meta={"triples": []}) for text in ("a red fox", "a blue whale", "two red foxes")]
-    with Memory(":memory:", scheme="hipporag2", embedder="hash") as graph, Memory(":memory:", scheme="dense", embedder="hash") as dense:
+    with (
+        Memory(":memory:", scheme="hipporag2", embedder="hash") as graph,
+        Memory(":memory:", scheme="dense", embedder="hash") as dense,
+    ):
         for memory in (graph, dense):
             memory.add(plain)
         expected = dense.recall("red fox", k=3).ids  # without what has no cosine above 0
@@ -117,7 +128,11 @@ def test_triples_from_a_model_come_later_as_a_job_and_a_failure_loses_nothing():
         (job,) = memory.jobs(waiting=True)
         assert (job.kind, job.done, job.total) == ("write", 0, 1)
         assert memory.work() == []
-        assert sorted(item.text for item in memory.items() if item.kind != "episode") == ["acme", "ana", "ana works for acme"]
+        assert sorted(item.text for item in memory.items() if item.kind != "episode") == [
+            "acme",
+            "ana",
+            "ana works for acme",
+        ]
         assert all(item.sources == (ana,) for item in memory.items() if item.kind != "episode")
         memory.add("A second text, for which the script has no answer.")
         (waiting,) = memory.work()

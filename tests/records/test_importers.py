@@ -57,7 +57,10 @@ def test_claude(tmp_path):
 def test_openai_messages(tmp_path, shape):
     messages = [
         {"role": "system", "content": "You are helpful"},
-        {"role": "user", "content": [{"type": "text", "text": "I adopted a kitten"}, {"type": "image_url", "image_url": {}}]},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "I adopted a kitten"}, {"type": "image_url", "image_url": {}}],
+        },
         {"role": "tool", "content": "42"},
         {"role": "assistant", "content": "What is its name?"},
     ]

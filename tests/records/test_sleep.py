@@ -95,6 +95,10 @@ def test_a_store_with_a_budget_refuses_what_does_not_fit_and_keeps_the_rest():
 
 
 def test_what_covers_more_is_kept_longer():
-    items = [Item(id=1, text="hi there"), Item(id=2, text="the ferry to Naxos leaves Piraeus at dawn"), Item(id=3, text="hi again there")]
+    items = [
+        Item(id=1, text="hi there"),
+        Item(id=2, text="the ferry to Naxos leaves Piraeus at dawn"),
+        Item(id=3, text="hi again there"),
+    ]
     assert keep.order(items, {})[0].id == 2
     assert keep.order(items, {3: 50.0})[0].id == 3  # what was asked for comes first

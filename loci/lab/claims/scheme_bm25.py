@@ -20,7 +20,10 @@ class Overlap(Plain):
         for places, _ in view.postings(analysis.query_tokens(query.text)).values():
             scores[places] += 1
         best = view.top(scores, query.k)
-        return [Hit(item, scores[at], {"words": scores[at]}) for item, at in zip(view.items(best.tolist()), best, strict=True)]
+        return [
+            Hit(item, scores[at], {"words": scores[at]})
+            for item, at in zip(view.items(best.tolist()), best, strict=True)
+        ]
 
 
 CLAIM = Claim(

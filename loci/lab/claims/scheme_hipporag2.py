@@ -51,7 +51,11 @@ def _world(seed: int) -> tuple[list[Item], list[tuple[str, set[str]]], list[tupl
         c = employer[i]
         items.append(_passage(f"w{i}", f"Person{i} works for Company{c}", (f"person{i}", "works for", f"company{c}")))
     for c in range(PEOPLE):
-        items.append(_passage(f"l{c}", f"Company{c} is located in City{city[c]}", (f"company{c}", "is located in", f"city{city[c]}")))
+        items.append(
+            _passage(
+                f"l{c}", f"Company{c} is located in City{city[c]}", (f"company{c}", "is located in", f"city{city[c]}")
+            )
+        )
     for _ in range(DISTRACTORS):
         j, c = int(rng.integers(PEOPLE)), int(rng.integers(CITIES))
         text = f"Person{j} once visited the museum of employer history near City{c}"
@@ -72,7 +76,10 @@ def _measure(seed: int, scheme: str) -> Evidence:
         memory.add(items)
 
         def recall(questions: list[tuple[str, set[str]]], k: int) -> float:
-            shares = [len({hit.item.source for hit in memory.recall(text, k=k)} & gold) / len(gold) for text, gold in questions]
+            shares = [
+                len({hit.item.source for hit in memory.recall(text, k=k)} & gold) / len(gold)
+                for text, gold in questions
+            ]
             return float(np.mean(shares))
 
         value = recall(hops, 5) + min(0.0, recall(simple, 1) - 0.99)  # what simple questions lose counts against it

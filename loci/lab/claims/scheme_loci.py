@@ -5,7 +5,6 @@ from __future__ import annotations
 from loci.lab.claim import Claim
 from loci.lab.measures import locomo
 
-
 CLAIM = Claim(
     of="scheme/loci",
     says="R@5 of at least 61 on LoCoMo without a model, and 5 points above BM25 from the same bytes",

@@ -94,7 +94,9 @@ def _json(source: Path) -> list[Any]:
                 try:
                     records.append(json.loads(line))
                 except ValueError as error:
-                    raise ValueError(f"{source} line {number} is not JSON ({error}); give JSON or JSON lines") from error
+                    raise ValueError(
+                        f"{source} line {number} is not JSON ({error}); give JSON or JSON lines"
+                    ) from error
         return records
     return whole if isinstance(whole, list) else [whole]
 

@@ -22,7 +22,9 @@ def fits(records: Sequence[Any]) -> bool:
 
 def read(records: Sequence[Any], name: str) -> Iterator[Item]:
     """Items of messages, each conversation a session of its own."""
-    talks = records if records and isinstance(records[0], dict) and "messages" in records[0] else [{"messages": records}]
+    talks = (
+        records if records and isinstance(records[0], dict) and "messages" in records[0] else [{"messages": records}]
+    )
     for number, talk in enumerate(talks, start=1):
         messages = talk.get("messages") if isinstance(talk, dict) else None
         if not isinstance(messages, list):
@@ -32,7 +34,14 @@ def read(records: Sequence[Any], name: str) -> Iterator[Item]:
             if not isinstance(message, dict) or "role" not in message:
                 raise ValueError(f"{name} record {number} message {at} has no role; give role and content in each")
             when = message.get("timestamp", message.get("created_at", talk.get("created_at")))
-            yield from turn(str(message.get("name") or message["role"]), said(message.get("content")), title, at, when, role=message["role"])
+            yield from turn(
+                str(message.get("name") or message["role"]),
+                said(message.get("content")),
+                title,
+                at,
+                when,
+                role=message["role"],
+            )
 
 
 def turn(speaker: str, text: str, session: str, number: int, when: Any, *, role: str) -> Iterator[Item]:

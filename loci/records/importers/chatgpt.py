@@ -18,7 +18,9 @@ def read(records: Sequence[Any], name: str) -> Iterator[Item]:
     """The turns on the way from the root to the current node of every conversation."""
     for number, talk in enumerate(records, start=1):
         if not isinstance(talk, dict) or not isinstance(talk.get("mapping"), dict):
-            raise ValueError(f"{name} conversation {number} has no mapping; give the conversations.json of a ChatGPT export")
+            raise ValueError(
+                f"{name} conversation {number} has no mapping; give the conversations.json of a ChatGPT export"
+            )
         title = str(talk.get("conversation_id") or talk.get("id") or talk.get("title") or number)
         for at, message in enumerate(_branch(talk), start=1):
             role = (message.get("author") or {}).get("role", "")

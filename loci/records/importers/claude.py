@@ -18,7 +18,9 @@ def read(records: Sequence[Any], name: str) -> Iterator[Item]:
     """The turns of every conversation; "human" speaks as "user"."""
     for number, talk in enumerate(records, start=1):
         if not isinstance(talk, dict) or not isinstance(talk.get("chat_messages"), list):
-            raise ValueError(f"{name} conversation {number} has no chat_messages; give the conversations.json of a Claude export")
+            raise ValueError(
+                f"{name} conversation {number} has no chat_messages; give the conversations.json of a Claude export"
+            )
         title = str(talk.get("uuid") or talk.get("name") or number)
         for at, message in enumerate(talk["chat_messages"], start=1):
             role = message.get("sender", "")

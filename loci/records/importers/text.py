@@ -14,7 +14,11 @@ _HEADING = re.compile(r"^(#{1,6})\s+(.*\S)\s*#*\s*$")
 
 def read(source: Path, endings: Sequence[str]) -> Iterator[Item]:
     """Items of a file, or of every text file below a folder in the order of their names."""
-    files = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.suffix.lower() in endings and p.is_file())
+    files = (
+        [source]
+        if source.is_file()
+        else sorted(p for p in source.rglob("*") if p.suffix.lower() in endings and p.is_file())
+    )
     for path in files:
         name = path.name if source.is_file() else path.relative_to(source).as_posix()
         try:

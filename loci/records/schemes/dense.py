@@ -37,7 +37,9 @@ class Dense(Plain):
     def recall(self, query: Query, view: View) -> list[Hit]:
         """The k nearest; an item without a vector yet is not found. LociError without an embedder."""
         if view.embedder is None:
-            raise LociError("scheme 'dense' has no embedder; open the memory with embedder='minilm', 'hash' or your own")
+            raise LociError(
+                "scheme 'dense' has no embedder; open the memory with embedder='minilm', 'hash' or your own"
+            )
         scores = view.dense(query.text)
         if scores is None:
             return []

@@ -183,7 +183,9 @@ class HippoRAG2(Plain):
         of_entity = np.isin(derived, entities)
         items = view.items(facts.tolist())
         named = dict(zip(view.texts(entities.tolist()), range(len(entities)), strict=True))
-        ends = np.array([[named.get(item.meta["triple"][0], -1), named.get(item.meta["triple"][2], -1)] for item in items], np.int64)
+        ends = np.array(
+            [[named.get(item.meta["triple"][0], -1), named.get(item.meta["triple"][2], -1)] for item in items], np.int64
+        )
         ends = ends.reshape(-1, 2)
         spread = np.bincount(node[derived[of_entity]], minlength=len(entities)).astype(np.int64)
         graph = Graph(entities, passages, facts, [item.text for item in items], ends, spread)

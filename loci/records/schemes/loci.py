@@ -73,7 +73,9 @@ class Loci(Plain):
         best = np.lexsort((found, -score))[: query.k]
         best = best[score[best] > 0]
         whys = [{name: float(part[at]) for name, part in shares.items() if part[at]} for at in best]
-        return [Hit(item, sum(why.values()), why) for item, why in zip(view.items(found[best].tolist()), whys, strict=True)]
+        return [
+            Hit(item, sum(why.values()), why) for item, why in zip(view.items(found[best].tolist()), whys, strict=True)
+        ]
 
     def scored(self, query: Query, view: View) -> tuple[I64, dict[str, F64]]:
         """Places of the candidates and the parts of their scores."""
@@ -110,12 +112,14 @@ class Loci(Plain):
             return Changes()
         policy = learning.step(learning.Policy.loads(view.state(learning.STATE)), shares, useful, reward)
         terms = analysis.query_tokens(hits.query)
-        kept = {name: learning.words(view.state(name), terms, reward) for name in (f"item:{hit.item.id}" for hit in hits)}
+        kept = {
+            name: learning.words(view.state(name), terms, reward) for name in (f"item:{hit.item.id}" for hit in hits)
+        }
         value = {hit.item.id: (hit.item.value + reward, hit.item.uses + 1) for hit in hits}
         return Changes(value=value, state={learning.STATE: policy.dumps(), **kept})
 
     def _learned(self, view: View, found: I64, question: str) -> F64:
-        """idf of the question's words that are kept with an item, each as often as it was rewarded, at most 3."""
+        """Idf of the question's words that are kept with an item, each as often as it was rewarded, at most 3."""
         kept: dict[int, dict[str, float]] = view.built("item words", lambda: _kept(view))
         scores = np.zeros(len(found))
         if not kept:
