@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from sphinx.application import Sphinx
+
 import loci
 
 project = "loci"
@@ -17,7 +19,7 @@ myst_heading_anchors = 3
 suppress_warnings = ["myst.xref_missing"]
 
 
-def catalogue(app):
+def catalogue(app: Sphinx) -> None:
     """Write docs/catalogue/index.md: one row a method."""
     package = Path(loci.__file__).parent
     cards = [json.loads(line) for line in (package / "catalog.jsonl").read_text("utf-8").splitlines()]
@@ -36,5 +38,5 @@ def catalogue(app):
     (folder / "index.md").write_text("\n".join(lines) + "\n", "utf-8")
 
 
-def setup(app):
+def setup(app: Sphinx) -> None:
     app.connect("builder-inited", catalogue)

@@ -45,10 +45,8 @@ def consolidate(
     """Sleep: merge, and forget down to a budget; nothing that past questions needed."""
     with opened(file) as memory:
         report = memory.consolidate(budget=budget, scope=scope)
-    lines = [
-        f"{sizes.show(report.bytes_before)} -> {sizes.show(report.bytes_after)}; merged {report.merged}, "
-        f"forgot {report.forgotten}, replayed {report.questions} past questions"
-    ]
+    sums = f"merged {report.merged}, forgot {report.forgotten}, replayed {report.questions} past questions"
+    lines = [f"{sizes.show(report.bytes_before)} -> {sizes.show(report.bytes_after)}; {sums}"]
     lines += [
         f"  {step.what}: {step.items} items, recall {step.before:.3f} -> {step.after:.3f}, {'done' if step.committed else 'refused'}"
         for step in report.steps

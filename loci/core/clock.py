@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable
@@ -53,7 +54,7 @@ def moment(when: When, *, name: str = "at") -> float:
     if isinstance(when, bool):
         raise TypeError(f"{name}={when!r} is a bool; give seconds, a datetime or an ISO date such as '2023-05-03'")
     if isinstance(when, int | float):
-        if when != when or when in (float("inf"), float("-inf")):
+        if not math.isfinite(when):
             raise ValueError(f"{name}={when!r} is not a time; give finite seconds since 1970")
         if not _FIRST <= when <= _LAST:
             raise ValueError(

@@ -96,9 +96,9 @@ def said(item: Item) -> tuple[str | None, int]:
 
 
 def head(item: Item) -> str | None:
-    """The name of what an item is about: its title, or first line; all of an entity or fact; None for talk.
+    r"""The name of what an item is about: its title, or first line; all of an entity or fact; None for talk.
 
-    >>> head(Item(text="The Zone (2017 film)\\nA film by Denys Desjardins."))
+    >>> head(Item(text="The Zone (2017 film)\nA film by Denys Desjardins."))
     'the zone'
     """
     if item.kind in ("entity", "fact"):

@@ -7,6 +7,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -64,7 +65,7 @@ _POINTERS = (
 
 
 def _open(path: str | os.PathLike[str]) -> Store:
-    if not os.path.exists(path):
+    if not Path(path).exists():
         raise NotAStore(f"{path} does not exist; give the file of a memory")
     return Store(path)
 

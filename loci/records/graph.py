@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from loci.core.ports import I64
 from loci.records.ledger import F64
@@ -48,8 +47,7 @@ def pagerank_slow(src: I64, dst: I64, weight: F64, reset: F64, *, damping: float
     np.add.at(a, (src, dst), weight)
     out = np.asarray(a.sum(1), np.float64)
     rows = np.where(out[:, None] > 0, a / np.where(out > 0, out, 1)[:, None], p)
-    solved: NDArray[np.float64] = np.linalg.solve(np.eye(n) - damping * rows.T, (1 - damping) * p)
-    return solved
+    return np.asarray(np.linalg.solve(np.eye(n) - damping * rows.T, (1 - damping) * p), np.float64)
 
 
 def _distribution(reset: F64) -> F64:

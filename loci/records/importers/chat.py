@@ -53,10 +53,10 @@ def turn(speaker: str, text: str, session: str, number: int, when: Any, *, role:
 
 
 def said(content: Any) -> str:
-    """The text of a message: as it is, or of its text parts.
+    r"""The text of a message: as it is, or of its text parts.
 
     >>> said([{"type": "text", "text": "hello"}, {"type": "image_url"}, "there"])
-    'hello\\nthere'
+    'hello\nthere'
     """
     if isinstance(content, str):
         return content

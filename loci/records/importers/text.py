@@ -31,9 +31,9 @@ def read(source: Path, endings: Sequence[str]) -> Iterator[Item]:
 
 
 def sections(text: str) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Runs of paragraphs under one heading path, cut at LONGEST characters: (headings, text).
+    r"""Runs of paragraphs under one heading path, cut at LONGEST characters: (headings, text).
 
-    >>> list(sections("# Pets\\n\\nMiso is a cat.\\n\\n## Food\\nTuna."))
+    >>> list(sections("# Pets\n\nMiso is a cat.\n\n## Food\nTuna."))
     [(('Pets',), 'Miso is a cat.'), (('Pets', 'Food'), 'Tuna.')]
     """
     headings: tuple[str, ...] = ()
