@@ -37,7 +37,7 @@ def show(size: float) -> str:
     """
     for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if abs(size) >= factor:
-            return f"{size / factor:.3g} {unit}"
+            return f"{float(f'{size / factor:.3g}'):g} {unit}"
     return f"{size:.0f} B"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from loci.core.checking import broken_by
-from loci.records import checks, forget, ledger, oracle, postings, rows
+from loci.records import checks, checks_store, forget, ledger, oracle, postings, rows
 from loci.records.item import Hit, Hits, Ids, Item, Link
 from loci.records.memory import Memory
 from loci.records.scheme import Changes, New, Plain, Query
@@ -364,22 +364,22 @@ class PrefixScopes(Memory):
 
 
 STORE_TWINS = [
-    (NoCascade, checks.forgetting_cascades), (Overzealous, checks.forgetting_cascades), (HalfRestores, checks.forgetting_cascades),
-    (Clairvoyant, checks.the_past_is_as_it_was), (NoPast, checks.the_past_is_as_it_was),
-    (SkipsPostings, checks.erasing_leaves_no_bytes), (KeepsQuestions, checks.erasing_leaves_no_bytes),
-    (NoVacuum, checks.erasing_leaves_no_bytes), (NoCascade, checks.erasing_leaves_no_bytes),
-    (PrefixScopes, checks.scopes_are_apart),
+    (NoCascade, checks_store.forgetting_cascades), (Overzealous, checks_store.forgetting_cascades), (HalfRestores, checks_store.forgetting_cascades),
+    (Clairvoyant, checks_store.the_past_is_as_it_was), (NoPast, checks_store.the_past_is_as_it_was),
+    (SkipsPostings, checks_store.erasing_leaves_no_bytes), (KeepsQuestions, checks_store.erasing_leaves_no_bytes),
+    (NoVacuum, checks_store.erasing_leaves_no_bytes), (NoCascade, checks_store.erasing_leaves_no_bytes),
+    (PrefixScopes, checks_store.scopes_are_apart),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("twin", "law"), STORE_TWINS, ids=lambda part: part.__name__)
 def test_the_law_catches_the_broken_store(twin: type[Memory], law: Any, tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
-        law(checks.opened(twin), tmp_path / "twin.db")
+        law(checks_store.opened(twin), tmp_path / "twin.db")
 
 
-@pytest.mark.parametrize("law", checks.STORE_LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("law", checks_store.STORE_LAWS, ids=lambda law: law.__name__)
 @pytest.mark.parametrize("scheme", ["loci", "bm25"])
 def test_the_sound_store_passes(law: Any, scheme: str, tmp_path: Path) -> None:
-    law(checks.opened(Memory, scheme), tmp_path / "memory.db")
+    law(checks_store.opened(Memory, scheme), tmp_path / "memory.db")
     assert law in [caught for _, caught in STORE_TWINS], f"{law.__name__} has no broken twin"
