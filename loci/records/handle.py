@@ -20,7 +20,7 @@ from loci.core.ports import Embedder
 from loci.records import forget, ledger, opening, rows, write
 from loci.records.item import KINDS, Hits, Ids, Item
 from loci.records.scheme import Changes, Plain, Scheme
-from loci.records.scope import covers
+from loci.records.scope import DEFAULT, covers
 from loci.records.scope import scope as checked
 from loci.records.store import Store
 from loci.records.view import Shelf, View
@@ -286,34 +286,52 @@ class Handle:
 
 def item_of(one: str | Item, path: str, common: Mapping[str, Any]) -> Item:
     """A text or item as it will be kept: in a scope at or under the call's, of a known kind, JSON in its meta."""
-    if isinstance(one, Item):
-        place = one.scope if one.scope != "default" else path
-        item = replace(one, scope=checked(place), id=0, gone=None, version=0,
-                       **{name: value for name, value in common.items()
-                          if name != "kind" and _stated(value) and not _stated(getattr(one, name))})  # fmt: skip
-    elif isinstance(one, str):
+    if isinstance(one, str):
         item = Item(text=one, scope=path, **common)
+    elif isinstance(one, Item):
+        item = _filled(one, path, common)
     else:
         raise TypeError(f"add was given a {type(one).__name__}; give text, an Item, or a list of them")
-    if not covers(path, item.scope):
+    if item.scope != path and not covers(path, item.scope):
         raise ValueError(f"item.scope={item.scope!r} lies outside scope={path!r}; add it under its own scope")
     if item.kind not in KINDS:
         raise ValueError(f"kind={item.kind!r} is unknown; choose one of {', '.join(KINDS)}")
     if item.since is not None and item.until is not None and item.since > item.until:
         raise ValueError(f"since={item.since} is after until={item.until}; give an interval that begins before it ends")
-    if wrong := [name for name, held in (("text", item.text), ("session", item.session or ""), ("source", item.source or ""))
-                 if not isinstance(held, str)]:  # fmt: skip
-        raise TypeError(f"item.{wrong[0]} is a {type(getattr(item, wrong[0])).__name__}; give text")
+    for name in ("text", "session", "source"):
+        held = getattr(item, name)
+        if held is not None and not isinstance(held, str):
+            raise TypeError(f"item.{name} is a {type(held).__name__}; give text")
     try:
-        for text in (item.text, item.session or "", item.source or ""):
-            text.encode()
-        json.dumps(dict(item.meta), ensure_ascii=False, sort_keys=True).encode()
+        for text in (item.text, item.session, item.source):
+            if text is not None and not text.isascii():
+                text.encode()
+        if item.meta:
+            json.dumps(dict(item.meta), ensure_ascii=False, sort_keys=True).encode()
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"an item cannot be kept ({error}); give text without lone surrogates and meta that is JSON"
         ) from error
-    times = {name: moment(t, name=name) for name in _TIMES if (t := getattr(item, name)) is not None}
-    return replace(item, **times)  # type: ignore[arg-type]
+    return item
+
+
+def _filled(one: Item, path: str, common: Mapping[str, Any]) -> Item:
+    """An item with what the call says and it does not, in its own scope, its times as seconds."""
+    changes: dict[str, Any] = {
+        name: value
+        for name, value in common.items()
+        if name != "kind" and _stated(value) and not _stated(getattr(one, name))
+    }
+    place = path if one.scope == DEFAULT else checked(one.scope)
+    if place != one.scope:
+        changes["scope"] = place
+    if one.id or one.version or one.gone is not None:
+        changes |= {"id": 0, "version": 0, "gone": None}
+    for name in _TIMES:
+        given = getattr(one, name)
+        if given is not None and (seconds := moment(given, name=name)) is not given:
+            changes[name] = seconds
+    return replace(one, **changes) if changes else one
 
 
 def _stated(value: object) -> bool:

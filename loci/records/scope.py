@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from functools import lru_cache
 
 ROOT = "/"
 DEFAULT = "default"
@@ -17,6 +18,11 @@ def scope(path: str) -> str:
     """
     if not isinstance(path, str):
         raise TypeError(f"scope is a {type(path).__name__}; give a slash path such as 'acme/ana'")
+    return _checked(path)
+
+
+@lru_cache(maxsize=4096)
+def _checked(path: str) -> str:
     text = unicodedata.normalize("NFC", path)
     if text == ROOT:
         return ROOT
