@@ -16,7 +16,7 @@ from loci.lab.recall import run
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "recall.json"
-SETS = ("locomo", "lihua_world", "hotpotqa", "2wikimultihop", "musique_openie", "popqa")
+SETS = ("locomo", "hotpotqa", "2wikimultihop", "musique_openie", "popqa")
 RUNS = [("loci", "none"), ("bm25", "none"), ("hipporag2", "none"), ("loci", "minilm"), ("dense", "minilm")]
 LONG = [("hipporag2", "minilm", "musique_openie")]
 

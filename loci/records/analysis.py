@@ -38,7 +38,7 @@ def _terms(word: str) -> tuple[str, ...]:
         return ()
     if _UNSPACED.search(word):
         return tuple(word[at : at + 2] for at in range(max(len(word) - 1, 1)))
-    return (stem(word),)
+    return (stem(word) if word.isalpha() else word,)
 
 
 def tokens(text: str, at: float | None = None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -269,8 +270,9 @@ class Memory(Handle):
                     self._flush(db)
                     self._apply(db, hits.scope, changes, view.version, op="learn")
                     db.execute(
-                        "UPDATE asked SET reward = ? WHERE id = (SELECT max(id) FROM asked WHERE query = ? AND scope = ?)",
-                        (float(reward), hits.query, rows.scope_id(db, hits.scope)),
+                        """UPDATE asked SET reward = ?, hits = ?
+                           WHERE id = (SELECT max(id) FROM asked WHERE query = ? AND scope = ?)""",
+                        (float(reward), json.dumps(list(kept.ids)), hits.query, rows.scope_id(db, hits.scope)),
                     )
                 return
             except ConflictError:

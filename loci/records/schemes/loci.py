@@ -29,7 +29,7 @@ from loci.records.ledger import F64
 from loci.records.scheme import Changes, Plain, Query
 from loci.records.view import View
 
-K1, B = 0.9, 0.4
+K1, B = 1.0, 0.6
 MEANING = 1.0
 LINKED = 0.6
 RECENCY = 0.01
