@@ -157,7 +157,7 @@ def measure(sizes, cap, only):
         except ImportError as missing:
             row["missing"] = str(missing)
             CONSOLE.print(f"{kind.name}: left out ({missing}); pip install it to have it measured")
-        except Exception as error:  # noqa: BLE001 - a peer that fails is reported, not hidden
+        except Exception as error:  # a peer that fails is reported, not hidden
             row["failed"] = f"{type(error).__name__}: {error}"[:200]
             CONSOLE.print(f"{kind.name}: {row['failed']}")
         RESULTS.parent.mkdir(exist_ok=True)
@@ -174,11 +174,12 @@ def tables():
     lines = []
     for size in SIZES:
         rows = {name: row[size] for name, row in held["peers"].items() if size in row}
+        count = f"{SIZES[size]:,}"
         if not rows:
             continue
         lines += [
             "",
-            f"### {SIZES[size]:,} items",
+            f"## {count} items",
             "",
             "| store | ingest / s | p50 ms | p95 ms | bytes / item | open ms | open and first recall ms |",
             "|---|---|---|---|---|---|---|",
@@ -192,7 +193,7 @@ def tables():
                 f"| {name} | "
                 + (row["left_out"] + " |" * 6 if "left_out" in row else " | ".join(map(str, cells)) + " |")
             )
-    lines += ["", "### Quality on LoCoMo", "", "| store | R@5 | R@10 |", "|---|---|---|"]
+    lines += ["", "## Quality on LoCoMo", "", "| store | R@5 | R@10 |", "|---|---|---|"]
     good = [(name, row["quality"]) for name, row in held["peers"].items() if "quality" in row]
     lines += [
         f"| {name} | {row['r@5']} | {row['r@10']} |" for name, row in sorted(good, key=lambda pair: -pair[1]["r@5"])
@@ -200,7 +201,7 @@ def tables():
     if held.get("beside"):
         lines += [
             "",
-            "### One scope of 6,000 items beside others (loci)",
+            "## One scope of 6,000 items beside others (loci)",
             "",
             "| other scopes | p50 ms | p95 ms |",
             "|---|---|---|",
