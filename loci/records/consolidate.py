@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 QUESTIONS = 200  # the newest questions of the log that the gate replays
 K = 10
 _ROUNDS = 20
+_BESIDE = 3  # items on each side that are kept with one that a question needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +59,38 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A past question, where it was asked, and the items it needed: those that were rewarded, else the best hit."""
+
+    text: str
+    scope: str
+    needed: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Gate:
-    """Past questions with the items they needed: those that were rewarded, else the best hit."""
+    """Past questions, replayed each in its own scope as if a step had already happened."""
 
-    asked: tuple[tuple[str, frozenset[int]], ...]
+    asked: tuple[Asked, ...]
 
-    def recall(self, handle: Handle, view: View, into: Mapping[int, int]) -> float:
-        """Share of needed items among the first K hits of the view, 1 without questions; `into` follows merges."""
-        if not self.asked:
-            return 1.0
-        shares = []
-        for text, needed in self.asked:
-            hits = handle.scheme.recall(Query(text=text, k=K, now=view.when), view)
-            found = {hit.item.id for hit in hits}
-            shares.append(sum(into.get(id_, id_) in found for id_ in needed) / len(needed))
-        return float(np.mean(shares))
+    def shares(
+        self, handle: Handle, db: sqlite3.Connection, gone: Collection[int] = (), into: Mapping[int, int] | None = None
+    ) -> list[float]:
+        """For each question the share of what it needed among its first K hits; `into` follows merges."""
+        into = into or {}
+        views: dict[str, View] = {}
+        found = []
+        for past in self.asked:
+            if past.scope not in views:
+                views[past.scope] = _without(handle.view(db, past.scope), gone)
+            view = views[past.scope]
+            hits = {hit.item.id for hit in handle.scheme.recall(Query(text=past.text, k=K, now=view.when), view)}
+            found.append(sum(into.get(id_, id_) in hits for id_ in past.needed) / len(past.needed))
+        return found
+
+
+def _mean(shares: list[float]) -> float:
+    return float(np.mean(shares)) if shares else 1.0
 
 
 def consolidate(handle: Handle, path: str, budget: int | None) -> Report:
@@ -102,18 +120,18 @@ def _gate(handle: Handle, path: str) -> Gate:
     with handle.reading() as db:
         view = handle.view(db, path)
         asked = []
-        for query, hits, reward in _log(db, view, QUESTIONS):
+        for query, hits, reward, scope in _log(db, view, QUESTIONS):
             live = [id_ for id_ in json.loads(hits) if _lives(view, id_)]
             needed = live if reward is not None and reward > 0 else live[:1]
             if needed and (reward is None or reward > 0):
-                asked.append((query, frozenset(needed)))
+                asked.append(Asked(query, view.ledger.scopes[scope], frozenset(needed)))
     return Gate(tuple(asked))
 
 
-def _log(db: sqlite3.Connection, view: View, most: int) -> list[tuple[str, str, float | None]]:
+def _log(db: sqlite3.Connection, view: View, most: int) -> list[tuple[str, str, float | None, int]]:
     found = []
     for some in rows.batches(view.ledger.scopes):
-        sql = f"SELECT id, query, hits, reward FROM asked WHERE scope IN ({rows.marks(some)}) ORDER BY id DESC LIMIT ?"
+        sql = f"SELECT id, query, hits, reward, scope FROM asked WHERE scope IN ({rows.marks(some)}) ORDER BY id DESC LIMIT ?"
         found += db.execute(sql, (*some, most)).fetchall()
     return [row[1:] for row in sorted(found, reverse=True)[:most]]
 
@@ -137,8 +155,7 @@ def _merge(handle: Handle, path: str, gate: Gate) -> Step:
         into = merge.duplicates(view.every())
         if not into:
             return Step("merge", 0, 1.0, 1.0, committed=False)
-        before = gate.recall(handle, view, {})
-        after = gate.recall(handle, _without(view, into), into)
+        before, after = _mean(gate.shares(handle, db)), _mean(gate.shares(handle, db, into, into))
     if after < before:
         return Step("merge", len(into), before, after, committed=False)
     try:
@@ -165,8 +182,8 @@ def _derive(handle: Handle, path: str, gate: Gate, budget: int | None) -> Step:
         count = len(changes.put) + len(changes.link) + len(changes.close) + len(changes.forget)
         if not changes:
             return Step("derive", 0, 1.0, 1.0, committed=False)
-        before = gate.recall(handle, view, {})
-        after = gate.recall(handle, _without(view, [*changes.forget, *changes.close]), {})
+        ended = {*changes.forget, *changes.close}
+        before, after = _mean(gate.shares(handle, db)), _mean(gate.shares(handle, db, ended))
     if after < before:
         return Step("derive", count, before, after, committed=False)
     try:
@@ -179,9 +196,11 @@ def _derive(handle: Handle, path: str, gate: Gate, budget: int | None) -> Step:
 def _fit(handle: Handle, path: str, gate: Gate, budget: int) -> list[Step]:
     """Erase the items that are worth least a byte until the store fits, as long as no past question loses.
 
-    A budget that could not be met even so (the empty store, pins and what was needed take more) erases nothing.
+    Where one would lose, what it needed is kept with its surroundings, and a new choice is made. A budget that
+    could not be met even so (the empty store, pins and what was needed take more) erases nothing.
     """
     steps: list[Step] = []
+    keeping = {id_ for past in gate.asked for id_ in past.needed}
     rate = 1.0  # bytes that came free for a byte of estimate in the round before
     for _ in range(_ROUNDS):
         handle.flush()
@@ -190,37 +209,49 @@ def _fit(handle: Handle, path: str, gate: Gate, budget: int) -> list[Step]:
             break
         with handle.reading() as db:
             view = handle.view(db, path)
-            drop, enough = _least(view, gate, int((size - budget) / rate) + 1)
+            drop, enough = _least(view, gate, keeping, int((size - budget) / rate) + 1)
             if not enough:
                 break
-            before = gate.recall(handle, view, {})
-            after = gate.recall(handle, _without(view, drop), {})
-        committed = bool(drop) and after >= before
-        steps.append(Step("forget", len(drop), before, after, committed=committed))
-        if not committed:
-            break
+            before, after = gate.shares(handle, db), gate.shares(handle, db, drop)
+            lost = [past for past, was, now in zip(gate.asked, before, after, strict=True) if now < was]
+            if lost:
+                keeping |= _around(view, lost)
+        step = Step("forget", len(drop), _mean(before), _mean(after), committed=not lost)
+        if lost:
+            steps.append(step)
+            continue
         try:
             with handle.writing() as db:
                 went = forget.tombstone(db, rows.scopes_under(db, path), drop, handle.now(), op="budget")
             handle.erase(ids=went)
         except LookupError:  # an item went meanwhile: look again
             continue
+        steps.append(step)
         handle.flush()
         rate = min(max((size - handle.nbytes) / (size - budget), 0.2), 2.0) * rate
     return steps
 
 
-def _least(view: View, gate: Gate, excess: int) -> tuple[list[int], bool]:
+def _around(view: View, lost: Sequence[Asked]) -> set[int]:
+    """What questions needed, with the items beside it: their words counted for it."""
+    needed = np.array(sorted({id_ for past in lost for id_ in past.needed}), np.int64)
+    places = view.ledger.places(needed)
+    near = (places[places >= 0][:, None] + np.arange(-_BESIDE, _BESIDE + 1)).ravel()
+    near = near[(near >= 0) & (near < len(view.ledger))]
+    return set(view.ledger.ids[near].tolist())
+
+
+def _least(view: View, gate: Gate, keeping: Collection[int], excess: int) -> tuple[list[int], bool]:
     """Ids to drop, least worth first, and whether they free about `excess` bytes; what past questions needed stays."""
     items = view.every()
-    uses: Counter[int] = Counter(id_ for _, needed in gate.asked for id_ in needed)
+    uses: Counter[int] = Counter(id_ for past in gate.asked for id_ in past.needed)
     dim = 0 if view.embedder is None else view.embedder.dim
     costs = {item.id: keep.cost(item, dim) for item in items}
     drop: list[int] = []
     for item in reversed(keep.order(items, uses, dim=dim)):
         if excess <= 0:
             break
-        if not item.pinned and not uses[item.id] and not _carries(item):
+        if not item.pinned and item.id not in keeping and not _carries(item):
             drop.append(item.id)
             excess -= costs[item.id]
     return drop, excess <= 0
