@@ -69,7 +69,7 @@ class Loci(Peer):
 
 
 class LociBM25(Loci):
-    name, scheme = "loci, scheme bm25", "bm25"
+    name, scheme = "loci (scheme bm25)", "bm25"
 
 
 class FTS5(Peer):
@@ -137,7 +137,9 @@ class Chroma(Peer):
         from chromadb.config import Settings
 
         client = chromadb.PersistentClient(str(self.folder / "chroma"), settings=Settings(anonymized_telemetry=False))
-        self.table = client.get_or_create_collection("t", embedding_function=None, metadata={"hnsw:space": "cosine"})
+        self.table = client.get_or_create_collection(
+            "items", embedding_function=None, metadata={"hnsw:space": "cosine"}
+        )
         self.count = self.table.count()
 
     def add(self, scope, items):
@@ -176,7 +178,7 @@ class Txtai(Peer):
         self.started = True
 
     def search(self, scope, question, k):
-        quoted = question.replace("'", "''")
+        quoted = re.sub(r"[^\w ]", " ", question)
         sql = f"select text from txtai where similar('{quoted}', 500) and scope = '{scope}' limit {k}"
         return [row["text"] for row in self.index.search(sql)]
 

@@ -145,6 +145,8 @@ def measure(sizes, cap, only):
         if only and kind.name not in only:
             continue
         row = held["peers"].setdefault(kind.name, {})
+        row.pop("missing", None)
+        row.pop("failed", None)
         try:
             if (data.folder("locomo")).is_dir() and not kind.dense:
                 row["quality"] = quality(kind)
