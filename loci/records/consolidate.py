@@ -7,6 +7,7 @@ dropped. What is dropped for the budget is erased, since a tombstone frees no by
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections import Counter
@@ -17,9 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loci.core.errors import ConflictError
-from loci.records import forget, keep, merge, rows
+from loci.records import calibrate, forget, keep, merge, rows
 from loci.records.item import Item
-from loci.records.scheme import Query
+from loci.records.scheme import Changes, Query
 from loci.records.view import View
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 QUESTIONS = 200  # the newest questions of the log that the gate replays
 K = 10
 _ROUNDS = 20
+_ENOUGH = 20  # past questions from which the calibration is fitted anew
 _BESIDE = 3  # items on each side that are kept with one that a question needed
 
 
@@ -99,6 +101,7 @@ def consolidate(handle: Handle, path: str, budget: int | None) -> Report:
     before = handle.nbytes
     erased = handle.erase()
     gate = _gate(handle, path)
+    _calibrate(handle, path, gate)
     steps = [_merge(handle, path, gate), _derive(handle, path, gate, budget)]
     if budget is not None:
         steps += _fit(handle, path, gate, budget)
@@ -114,6 +117,18 @@ def consolidate(handle: Handle, path: str, budget: int | None) -> Report:
         questions=len(gate.asked), merged=done("merge"), derived=done("derive"), forgotten=done("forget"),
         erased=erased, steps=[step for step in steps if step.items],
     )  # fmt: skip
+
+
+def _calibrate(handle: Handle, path: str, gate: Gate) -> None:
+    """Fit, from the scope's own past questions and without labels, how often a question names the wrong speaker."""
+    with handle.reading() as db:
+        view = handle.view(db, path)
+        found = [calibrate.features(past.text, view) for past in gate.asked if past.scope == path]
+        diffs = [of.diff for of in found if of.named == 1]
+    if len(diffs) >= _ENOUGH:
+        fitted = json.dumps({"pi": calibrate.fit(diffs)}).encode()
+        with contextlib.suppress(ConflictError):
+            handle.apply(path, Changes(state={calibrate.STATE: fitted}), view.version, op="calibrate")
 
 
 def _gate(handle: Handle, path: str) -> Gate:

@@ -1,5 +1,7 @@
 """Abstention: who said it matters; the mixture is recovered; held-out error is near the stated one."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,20 @@ def test_the_mirror_null_recovers_the_mixture_without_labels():
     right = rng.uniform(size=4000) < 0.7
     sign = np.where(rng.uniform(size=4000) < 1 / (1 + np.exp(-8 * size)), 1, -1)
     assert fit(np.where(right, sign, -sign) * size) == pytest.approx(0.3, abs=0.03)
+
+
+def test_sleep_fits_the_calibration_from_the_scopes_own_questions():
+    asked = ["What did Ana sell?", "What did Ana run?", "Who has Ana's car?", "How long was Ana's race?"]
+    with Memory(":memory:") as memory:
+        memory.add(TALK)
+        before = memory.recall("What did Ana sell?").known
+        for _ in range(10):
+            for question in asked:
+                memory.recall(question)
+        memory.consolidate()
+        with memory.reading() as db:
+            assert 0 < json.loads(memory.view(db, "default").state(calibrate.STATE))["pi"] < 0.25
+        assert memory.recall("What did Ana sell?").known > before  # here nobody puts words into another's mouth
 
 
 def test_known_rises_with_what_is_there():
