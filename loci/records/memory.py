@@ -147,11 +147,15 @@ class Memory(Handle):
             for of, places in by_scope(new):
                 self._write_scheme(of, [ids[place] for place in places])
         if self.embedder is not None:
-            self.embed()
+            self.embed(after=ids[0] - 1)
 
-    def embed(self, *, limit: int | None = None) -> int:
-        """Give every live item a vector of the present embedder; how many it made. Each batch is kept at once."""
-        made, after = 0, 0
+    def embed(self, *, limit: int | None = None, after: int = 0) -> int:
+        """Give live items (with ids above `after`) a vector of the present embedder; how many it made.
+
+        Each batch is kept at once. `add` embeds what it adds; after a change of model this does the rest, while the vectors
+        of `previous` go on serving.
+        """
+        made = 0
         while self.embedder is not None and (limit is None or made < limit):
             with self._store.read() as db:
                 some = vectors.pending(db, vectors.model_id(db, self.embedder), _EMBED, after)
