@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from loci.core.ports import I64
 
+K1, B = 1.0, 0.6  # saturation of term counts, and how much length counts, where nothing else is asked for
 SPAN = 4096  # ids of one row
 ENTRY = np.dtype([("low", "<u2"), ("tf", "<u2"), ("length", "<u2")])
 Posting = tuple[I64, NDArray[np.int64], NDArray[np.int64]]  # ids, tf, lengths

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from loci.core.ports import F32, I64, Embedder
 from loci.records import analysis, postings, rows, vectors
 from loci.records.item import KINDS, Item, Link
 from loci.records.ledger import F64, Ledger
+from loci.records.postings import K1, B
 from loci.records.vectors import Matrix
 
 
@@ -60,7 +62,7 @@ class View:
         self._scheme = scheme
         self._embedders = embedders
         self._dense: dict[str, F32 | None] = {}
-        self._lists: dict[str, postings.Posting | None] = {}
+        self._terms: dict[tuple[str, float, float], tuple[I64, F64] | None] = {}
         self.scope = path
         self.when = when
         self.past = past  # True: the past as it was, so nothing may be built on it
@@ -74,35 +76,35 @@ class View:
         """How many items are live."""
         return int(np.count_nonzero(self.live))
 
-    def postings(self, terms: Sequence[str], *, k1: float = 1.2, b: float = 0.75) -> dict[str, tuple[I64, F64]]:
+    def postings(self, terms: Sequence[str], *, k1: float = K1, b: float = B) -> dict[str, tuple[I64, F64]]:
         """BM25 by term: the places of the items that contain it, rising, and its share of their scores."""
-        scopes = self.ledger.scopes
         wanted = list(dict.fromkeys(terms))
-        if new := [term for term in wanted if term not in self._lists]:
-            found_lists = postings.read(self._db, list(scopes), new)
-            self._lists |= {term: found_lists.get(term) for term in new}
-        lists = {term: held for term in wanted if (held := self._lists[term]) is not None}
-        items, tokens = self._totals()
-        parts = postings.bm25(lists, items=items, tokens=tokens, k1=k1, b=b)
-        found = {}
-        for term, (ids, part) in parts.items():
-            places = self.ledger.places(ids)
-            inside = places >= 0
-            places, part = places[inside], part[inside]
-            if len(places) > 1 and (np.diff(places) < 0).any():  # several scopes: each came in its own order
-                order = np.argsort(places)
-                places, part = places[order], part[order]
-            found[term] = places, part
-        return found
+        if new := [term for term in wanted if (term, k1, b) not in self._terms]:
+            lists = postings.read(self._db, list(self.ledger.scopes), new)
+            items, tokens = self._totals
+            parts = postings.bm25(lists, items=items, tokens=tokens, k1=k1, b=b)
+            self._terms |= {(term, k1, b): self._placed(*parts[term]) if term in parts else None for term in new}
+        return {term: held for term in wanted if (held := self._terms[term, k1, b]) is not None}
 
-    def lexical(self, text: str, *, k1: float = 1.2, b: float = 0.75) -> F64:
+    def _placed(self, ids: I64, part: F64) -> tuple[I64, F64]:
+        places = self.ledger.places(ids)
+        inside = places >= 0
+        places, part = places[inside], part[inside]
+        if len(places) > 1 and (places[1:] < places[:-1]).any():  # several scopes: each came in its own order
+            order = np.argsort(places)
+            places, part = places[order], part[order]
+        return places, part
+
+    def lexical(self, text: str, *, k1: float = K1, b: float = B) -> F64:
         """BM25 of every item for a text: (N,), 0 where no term is shared."""
         scores = np.zeros(len(self.ledger))
         for places, part in self.postings(analysis.query_tokens(text), k1=k1, b=b).values():
             scores[places] += part  # an item stands once in a posting list
         return scores
 
+    @cached_property
     def _totals(self) -> tuple[int, int]:
+        """Items and tokens in the lexical index of the scope."""
         items = tokens = 0
         for some in rows.batches(self.ledger.scopes):
             sql = f"SELECT total(items), total(tokens) FROM scope WHERE id IN ({rows.marks(some)})"

@@ -29,7 +29,6 @@ from loci.records.ledger import F64
 from loci.records.scheme import Changes, Plain, Query
 from loci.records.view import View
 
-K1, B = 1.0, 0.6
 MEANING = 1.0
 LINKED = 0.6
 RECENCY = 0.01
@@ -79,7 +78,7 @@ class Loci(Plain):
 
     def scored(self, query: Query, view: View) -> tuple[I64, dict[str, F64]]:
         """Places of the candidates and the parts of their scores."""
-        terms = view.postings(analysis.query_tokens(query.text), k1=K1, b=B)
+        terms = view.postings(analysis.query_tokens(query.text))
         own = np.zeros(len(view.ledger))
         for places, part in terms.values():
             own[places] += part
