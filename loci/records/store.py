@@ -40,6 +40,7 @@ class Store:
         self._lock = threading.RLock()
         self._local = threading.local()
         self._all: list[sqlite3.Connection] = []
+        self._readers: list[tuple[threading.Thread, sqlite3.Connection]] = []
         self.closed = False
         with errors(self.path):
             self._check_file()
@@ -140,9 +141,19 @@ class Store:
         """This thread's connection for reads."""
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None or self.closed:
-            connection = self._connect()
+            with self._lock:
+                self._let_go()
+                connection = self._connect()
+                self._readers.append((threading.current_thread(), connection))
             self._local.connection = connection
         return connection
+
+    def _let_go(self) -> None:
+        """Close the connections of threads that have ended."""
+        for thread, connection in [pair for pair in self._readers if not pair[0].is_alive()]:
+            connection.close()
+            self._readers.remove((thread, connection))
+            self._all.remove(connection)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -220,6 +231,7 @@ class Store:
                 with contextlib.suppress(sqlite3.Error):
                     connection.close()
             self._all.clear()
+            self._readers.clear()
             if self._folder is not None:
                 self._folder.cleanup()
 

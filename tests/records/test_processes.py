@@ -175,3 +175,13 @@ def test_a_handle_sees_what_another_wrote(tmp_path: Path) -> None:
         assert one.count(scope="a") == 0
         one.restore(ids)
         assert two.recall("kitten", scope="a").ids == ids
+
+
+def test_connections_of_ended_threads_are_let_go() -> None:
+    with Memory(":memory:") as memory:
+        memory.add("kept")
+        for _ in range(30):
+            thread = threading.Thread(target=memory.count)
+            thread.start()
+            thread.join()
+        assert len(memory._store._all) <= 4  # the writer, this thread, the last one that ended
