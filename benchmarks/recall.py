@@ -52,9 +52,17 @@ def tables():
         lines.append(
             f"| {row['scheme']} | {row['embedder']} | **{row['r@5']:.1f}** | {row['r@10']:.1f} | {groups} | {row['known_auroc']:.2f} |"
         )
+    beside = ROOT / "benchmarks" / "results" / "records.json"
+    peers = json.loads(beside.read_text("utf-8"))["peers"] if beside.exists() else {}
+    for name, row in sorted(peers.items(), key=lambda pair: -pair[1].get("quality", {}).get("r@5", 0)):
+        if "quality" in row and not name.startswith("loci"):
+            lines.append(f"| *{name}* | none | {row['quality']['r@5']} | {row['quality']['r@10']} | | | | | none |")
     questions = talk[0]["questions"] if talk else 0
     command = "LOCI_DATA=... loci bench recall $LOCI_DATA/locomo --scheme loci"
-    lines += ["", f"{questions} questions of the five conversations at hand; by category R@5; `{command}`"]
+    lines += [
+        "",
+        f"{questions} questions of the five conversations at hand; by category R@5; `{command}`; other stores: `python benchmarks/records.py`",
+    ]
     fill(ROOT / "README.md", "recall", lines)
     names = [name for name in SETS if any(row["dataset"] == name for row in rows) and name != "locomo"]
     lines = ["| scheme | embedder | " + " | ".join(names) + " |", "|---|---|" + "---|" * len(names)]
