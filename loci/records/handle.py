@@ -7,7 +7,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from types import TracebackType
@@ -60,6 +60,8 @@ class Handle:
         self._lock = threading.RLock()
         self._asked: list[tuple[str, float, str, str]] = []
         self._erased = forget.Erased()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
         self._store = Store(path)
 
     # --- scopes and ids -------------------------------------------------------------------------------------------
@@ -266,11 +268,19 @@ class Handle:
         """Close the file; closing twice is fine. A query log that cannot be written is let go."""
         if self._store.closed:
             return
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()  # it stops after the batch at hand, which is kept
         with contextlib.suppress(StoreError):
             if self._asked:
                 with self._store.write() as db:
                     self._flush(db)
         self._store.close()
+
+    def _start(self, work: Callable[[], None]) -> None:
+        """Do slow work in a thread of its own, until it is done or the memory is closed."""
+        self._thread = threading.Thread(target=work, name="loci", daemon=True)
+        self._thread.start()
 
     def __enter__(self) -> Self:
         return self

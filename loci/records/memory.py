@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 from loci.core import clock as clocks
 from loci.core import sizes
 from loci.core.clock import Clock, When, moment
-from loci.core.errors import ConflictError
+from loci.core.errors import ConflictError, LociError
 from loci.core.ports import Embedder
 from loci.records import analysis, calibrate, forget, history, jobs, rows, vectors, write
 from loci.records.consolidate import Report, consolidate
@@ -35,6 +36,7 @@ class Memory(Handle):
     scope: the scope of calls that name none; a scope sees what is at or under it.
     scheme: how to write and recall, by catalogue name (`loci list scheme`) or as an object.
     embedder: None (lexical and graph only), "hash", "minilm" or an Embedder; `previous` serves while a new one embeds.
+    background: after a change of model (`previous` is given) embed what is there in a thread of its own.
     restore_window: seconds for which a forgotten item can be restored. budget: bytes that `add` may not pass.
     Raises NotAStore, ReadOnly, StorageFull, Busy as drawn in `loci.core.errors`.
 
@@ -56,11 +58,15 @@ class Memory(Handle):
         restore_window: float = 30 * DAY,
         budget: int | str | None = None,
         log_queries: bool = True,
+        background: bool = True,
     ) -> None:
         super().__init__(
             path, scope=scope, scheme=scheme, embedder=embedder, previous=previous, clock=clock,
             restore_window=restore_window, budget=budget, log_queries=log_queries,
         )  # fmt: skip
+
+        if background and self.embedder is not None and previous is not None:
+            self._start(self._embed_rest)
 
     # --- write ---------------------------------------------------------------------------------------------------
 
@@ -166,6 +172,11 @@ class Memory(Handle):
                 vectors.put(db, vectors.register(db, self.embedder), [id_ for id_, _ in some], rows_)
             made, after = made + len(some), some[-1][0]
         return made
+
+    def _embed_rest(self) -> None:
+        with contextlib.suppress(LociError):  # an embedder that is away: `embed` tells why, and goes on from there
+            while not self._stop.is_set() and self.embed(limit=_EMBED):
+                pass
 
     def work(self) -> list[Job]:
         """Run the waiting jobs of every scope (a scheme that calls a model, vectors); returns those still waiting."""

@@ -17,7 +17,7 @@ def test_old_vectors_serve_until_the_new_ones_are_there(tmp_path):
         memory.add(TEXTS)
     with Memory(path, scheme="dense", embedder=new) as memory:
         assert list(memory.recall("cat on a mat")) == []  # no vector of this model yet, and nothing lost
-    with Memory(path, scheme="dense", embedder=new, previous=old) as memory:
+    with Memory(path, scheme="dense", embedder=new, previous=old, background=False) as memory:
         assert memory.recall("cat on a mat", k=1)[0].item.text == TEXTS[0]
         memory.add("a kitten on the mat")  # embeds itself alone
         with sqlite3.connect(path) as db:
@@ -42,3 +42,17 @@ def test_vectors_in_the_file_are_unit_float16(tmp_path):
     with sqlite3.connect(path) as db:
         for (data,) in db.execute("SELECT data FROM vector"):
             assert abs(np.linalg.norm(np.frombuffer(data, np.float16).astype(np.float64)) - 1) < 2e-3
+
+
+def test_a_change_of_model_is_worked_off_in_the_background(tmp_path):
+    path = tmp_path / "a.db"
+    with Memory(path, embedder=HashEmbedder(64)) as memory:
+        memory.add([f"{text} {n}" for text in TEXTS for n in range(100)])
+    with Memory(path, embedder=HashEmbedder(128), previous=HashEmbedder(64)) as memory:
+        assert memory.recall("cat", k=1)  # served while it works
+        memory._thread.join()
+    with Memory(path, embedder=HashEmbedder(32), previous=HashEmbedder(128)):
+        pass  # closed at once: what was done so far is kept, nothing is broken
+    with sqlite3.connect(path) as db:
+        found = dict(db.execute("SELECT dim, count(*) FROM vector JOIN model ON model.id = model GROUP BY dim"))
+    assert found[64] == found[128] == 300
