@@ -5,12 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from loci.core.errors import UnknownItem
 from loci.records import analysis, postings, rows
 
-_PIECE = 32  # bytes of one fragment that the scan looks for
+PIECE = 32  # bytes of one fragment that the scan looks for
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,17 +213,16 @@ def due(db: sqlite3.Connection, before: float) -> list[int]:
     return [id_ for (id_,) in db.execute("SELECT id FROM item WHERE gone IS NOT NULL AND gone <= ?", (before,))]
 
 
-def verify(db: sqlite3.Connection, files: Sequence[Path], id_: int, text: bytes | None) -> Receipt:
-    """Search every table for the id, and every file for the text's bytes."""
+def verify(db: sqlite3.Connection, raw: Iterable[tuple[str, bytes]], id_: int, text: bytes | None) -> Receipt:
+    """Search every table for the id, and the files (name and chunk, again and again) for the text's bytes."""
     tables = tuple(_tables(db, id_))
     if text is None:
         return Receipt(id_, clean=not tables, tables=tables, text_known=False)
-    found, scanned = [], 0
-    for path in files:
-        data = path.read_bytes()
-        scanned += len(data)
-        if any(piece in data and not _alive(db, piece) for piece in _pieces(text)):
-            found.append(path.name)
+    pieces, found, scanned = list(_pieces(text)), dict[str, None](), 0
+    for name, chunk in raw:
+        scanned += len(chunk)
+        if name not in found and any(piece in chunk and not _alive(db, piece) for piece in pieces):
+            found[name] = None
     return Receipt(id_, clean=not tables and not found, tables=tables, files=tuple(found), scanned=scanned)
 
 
@@ -240,12 +238,12 @@ def _tables(db: sqlite3.Connection, id_: int) -> Iterator[str]:
 
 def _pieces(text: bytes) -> Iterator[bytes]:
     """Fragments short enough to lie on one page most of the time; all of a short text."""
-    if len(text) <= _PIECE:
+    if len(text) <= PIECE:
         if len(text) >= 4:
             yield text
         return
-    for start in range(0, min(len(text), 1 << 16) - _PIECE + 1, _PIECE // 2):
-        yield text[start : start + _PIECE]
+    for start in range(0, min(len(text), 1 << 16) - PIECE + 1, PIECE // 2):
+        yield text[start : start + PIECE]
 
 
 def _alive(db: sqlite3.Connection, piece: bytes) -> bool:

@@ -329,7 +329,7 @@ class Memory(Handle):
         data = self._erased.texts.get(id) if text is None else text.encode("utf-8", "surrogatepass")
         self._store.checkpoint()
         with self._store.read() as db:
-            return forget.verify(db, self._store.files(), id, data)
+            return forget.verify(db, self._store.raw(overlap=forget.PIECE), id, data)
 
     def wipe(self, store: str) -> None:
         """Erase everything of every scope. `store` must be the store's own name (`memory.name`)."""

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from loci.core.errors import Busy, ClosedError, LociError, NotAStore, ReadOnly, StorageFull, StoreError
 from loci.records import schema
+from loci.records.rawfile import RawFile
 
 _BUSY_S = 30.0
 _SETTINGS = (
@@ -41,12 +42,15 @@ class Store:
         self._local = threading.local()
         self._all: list[sqlite3.Connection] = []
         self._readers: list[tuple[threading.Thread, sqlite3.Connection]] = []
+        self._process = os.getpid()
+        self._raw: RawFile | None = None
         self.closed = False
-        with errors(self.path):
-            self._check_file()
-        self._writer = self._connect()
         try:
             with errors(self.path):
+                self._check_file()
+            self._writer = self._connect()
+            with errors(self.path):
+                self._raw = self._raw or RawFile(self.path)
                 self._prepare()
         except BaseException:
             self.close()
@@ -58,8 +62,8 @@ class Store:
         if not self.path.parent.is_dir():
             raise StoreError(f"folder {self.path.parent} does not exist; create it, or give another path")
         try:
-            with self.path.open("rb") as file:
-                head = file.read(72)
+            self._raw = RawFile(self.path)
+            head = self._raw.head(72)
         except FileNotFoundError:
             return
         except PermissionError as error:
@@ -74,7 +78,7 @@ class Store:
         if len(head) < 72 or owner not in (0, schema.APPLICATION_ID):
             raise NotAStore(f"{self.path} is another program's database; it was left as it is, give another path")
         page = int.from_bytes(head[16:18], "big")
-        if page > 1 and self.path.stat().st_size % page:  # SQLite itself sees only whole pages that lack
+        if page > 1 and self._raw.size % page:  # SQLite itself sees only whole pages that lack
             raise NotAStore(f"{self.path} is damaged (its last page is cut); it was left as it is, restore a backup")
         if not owner:  # also what a store of ours looks like whose first pages are still in the log
             log = self.path.with_name(self.path.name + "-wal")  # without one, a reader must not leave one
@@ -89,9 +93,14 @@ class Store:
         if owner != schema.APPLICATION_ID and tables:
             raise NotAStore(f"{self.path} is another program's database; it was left as it is, give another path")
 
-    def _connect(self) -> sqlite3.Connection:
+    def _check_open(self) -> None:
         if self.closed:
             raise ClosedError(f"this memory was closed; open it again with Memory({str(self.path)!r})")
+        if os.getpid() != self._process:  # SQLite's connections must not cross a fork
+            raise ClosedError(f"this memory was opened before a fork; open it here with Memory({str(self.path)!r})")
+
+    def _connect(self) -> sqlite3.Connection:
+        self._check_open()
         with errors(self.path):
             connection = sqlite3.connect(
                 self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=256
@@ -139,8 +148,9 @@ class Store:
     @property
     def reader(self) -> sqlite3.Connection:
         """This thread's connection for reads."""
+        self._check_open()
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None or self.closed:
+        if connection is None:
             with self._lock:
                 self._let_go()
                 connection = self._connect()
@@ -173,9 +183,9 @@ class Store:
     @contextlib.contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """One write transaction, on the disk when it returns; rolled back whole on any error."""
+        self._check_open()
         with self._lock, errors(self.path):
-            if self.closed:
-                raise ClosedError(f"this memory was closed; open it again with Memory({str(self.path)!r})")
+            self._check_open()
             db = self._writer
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -218,13 +228,22 @@ class Store:
             (size,) = db.execute("PRAGMA page_size").fetchone()
         return int((pages - free) * size)
 
-    def files(self) -> list[Path]:
-        """The files that make up the store."""
-        names = (self.path.name + end for end in ("", "-wal", "-shm", "-journal"))
-        return [path for name in names if (path := self.path.with_name(name)).exists()]
+    def raw(self, overlap: int) -> Iterator[tuple[str, bytes]]:
+        """(file name, chunk of bytes): all that stands in the file and its log; chunks overlap, so that none cuts a word.
+
+        The third file, `-shm`, holds page numbers only, and locks that reading it would let go.
+        """
+        for end in ("", "-wal"):
+            path = self.path.with_name(self.path.name + end)
+            with contextlib.suppress(FileNotFoundError), contextlib.closing(RawFile(path)) as raw:
+                for chunk in raw.chunks(overlap):
+                    yield path.name, chunk
 
     def close(self) -> None:
         """Close every connection; closing twice is fine."""
+        if os.getpid() != self._process:  # after a fork they are the parent's, and closing them here would harm it
+            self.closed = True
+            return
         with self._lock:
             self.closed = True
             for connection in self._all:
@@ -232,6 +251,8 @@ class Store:
                     connection.close()
             self._all.clear()
             self._readers.clear()
+            if self._raw is not None:
+                self._raw.close()  # after the connections, or their locks would go with it
             if self._folder is not None:
                 self._folder.cleanup()
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from loci.core.errors import ClosedError
 from loci.records import Memory
 from loci.records.checks import Words
 
@@ -185,3 +188,50 @@ def test_connections_of_ended_threads_are_let_go() -> None:
             thread.start()
             thread.join()
         assert len(memory._store._all) <= 4  # the writer, this thread, the last one that ended
+
+
+ADDS_ONE = "import sys; from loci.records import Memory; Memory(sys.argv[1]).add(sys.argv[2])"
+
+
+def ran(code: str, *args: str) -> None:
+    """Run to the end, closing connections on the way: whoever closes last folds the log into the file and removes it."""
+    child = start(code, *args)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 0, err[-2000:]
+
+
+def test_a_second_handle_and_a_scan_leave_the_locks(tmp_path: Path) -> None:
+    """POSIX drops a file's locks when any descriptor of it is closed; another process would then remove a log in use."""
+    path = str(tmp_path / "memory.db")
+    with Memory(path) as memory:
+        ids = memory.add(["kept", "erased"])
+        Memory(path).close()
+        memory.forget(ids[1], erase=True)
+        assert memory.verify_forgotten(ids[1]).clean
+        ran(ADDS_ONE, path, "from another process")
+        assert Path(path + "-wal").exists(), "another process took itself for the last one"
+        memory.add("written after that")
+        ran(ADDS_ONE, path, "from a third process")
+    with Memory(path) as memory:
+        assert {item.text for item in memory.items()} == {
+            "kept", "from another process", "written after that", "from a third process",
+        }  # fmt: skip
+
+
+def test_a_forked_child_is_refused_and_harms_nothing(tmp_path: Path) -> None:
+    path = str(tmp_path / "memory.db")
+    with Memory(path) as memory:
+        memory.add("kept")
+        child = os.fork()
+        if not child:
+            try:
+                memory.add("never")
+            except ClosedError as error:
+                with contextlib.suppress(BaseException):
+                    memory.close()
+                os._exit(7 if "fork" in str(error) else 8)
+            os._exit(9)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 7
+        memory.add("kept too")
+        assert memory.count() == 2
