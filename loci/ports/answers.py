@@ -104,7 +104,20 @@ def _kind(value: Any, schema: Schema, _root: Schema, at: str) -> str | None:
 
 def _choice(value: Any, schema: Schema, _root: Schema, at: str) -> str | None:
     choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
-    return None if choices is None or value in choices else f"{at} is {value!r} where one of {choices} was asked"
+    if choices is None or any(_same(value, choice) for choice in choices):
+        return None
+    return f"{at} is {value!r} where one of {choices} was asked"
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal as JSON: true is not 1, 1.0 is."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
+    return bool(one == other)
 
 
 def _forms(value: Any, schema: Schema, root: Schema, at: str) -> str | None:
