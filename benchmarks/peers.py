@@ -1,9 +1,9 @@
 """The other stores, each behind three calls: add (scope, texts), search (scope, question, k) -> texts, nbytes.
 
-Each opens in a folder of its own. A store that is not installed raises ImportError, and the run says so. Dense ones get the same vectors
-from a cheap hashed embedder, so that times are of the store alone.
+Each opens in a folder of its own. A store that is not installed raises ImportError, and the run says so.
 """
 
+import os
 import re
 import shutil
 import sqlite3
@@ -128,9 +128,18 @@ class Lance(Peer):
         self.open()
 
 
-class Chroma(Peer):
-    name, dense = "Chroma (hashed vectors)", True
-    model = HashEmbedder(DIM)
+class Dense(Peer):
+    """Finds by vectors: hashed ones where time is measured, so that it is the store's alone; MiniLM's where quality is."""
+
+    dense = True
+
+    def __init__(self, model=None):
+        self.model = model or HashEmbedder(DIM)
+        super().__init__()
+
+
+class Chroma(Dense):
+    name = "Chroma"
 
     def open(self):
         import chromadb
@@ -188,7 +197,46 @@ class Txtai(Peer):
         return size(self.folder)
 
 
-PEERS = [Loci, LociBM25, FTS5, Lance, Chroma, Txtai]
+class Mem0(Dense):
+    """mem0 in its own default store (Qdrant, embedded), texts as they are (infer=False): no language model is asked."""
+
+    name = "mem0 (infer=False)"
+
+    def open(self):
+        os.environ |= {"MEM0_TELEMETRY": "False", "MEM0_DIR": str(self.folder / "home")}
+        os.environ.setdefault("OPENAI_API_KEY", "none")  # its constructor wants one; nothing is sent
+        from mem0 import Memory as Mem0Memory
+
+        store = {
+            "collection_name": "a",
+            "path": str(self.folder / "qdrant"),
+            "embedding_model_dims": self.model.dim,
+            "on_disk": True,
+        }
+        self.memory = Mem0Memory.from_config(
+            {
+                "vector_store": {"provider": "qdrant", "config": store},
+                "history_db_path": str(self.folder / "history.db"),
+            }
+        )
+        self.memory.embedding_model = self
+
+    def embed(self, text, memory_action=None):
+        return self.model.embed([text])[0].tolist()
+
+    def embed_batch(self, texts, memory_action=None):
+        return self.model.embed(texts).tolist()
+
+    def add(self, scope, items):
+        for item in items:
+            self.memory.add(item.text, user_id=scope, infer=False)
+
+    def search(self, scope, question, k):
+        found = self.memory.search(question, filters={"user_id": scope}, top_k=k, threshold=0.0)
+        return [row["memory"] for row in found["results"]]
+
+
+PEERS = [Loci, LociBM25, FTS5, Lance, Chroma, Txtai, Mem0]
 
 
 def vectors(texts):

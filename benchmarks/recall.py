@@ -56,7 +56,9 @@ def tables():
     peers = json.loads(beside.read_text("utf-8"))["peers"] if beside.exists() else {}
     for name, row in sorted(peers.items(), key=lambda pair: -pair[1].get("quality", {}).get("r@5", 0)):
         if "quality" in row and not name.startswith("loci"):
-            lines.append(f"| *{name}* | none | {row['quality']['r@5']} | {row['quality']['r@10']} | | | | | none |")
+            lines.append(
+                f"| *{name}* | {row['quality'].get('embedder', 'none')} | {row['quality']['r@5']} | {row['quality']['r@10']} | | | | | none |"
+            )
     questions = talk[0]["questions"] if talk else 0
     command = "LOCI_DATA=... loci bench recall $LOCI_DATA/locomo --scheme loci"
     lines += [

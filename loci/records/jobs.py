@@ -38,14 +38,12 @@ def put(db: sqlite3.Connection, kind: str, scope: int, detail: dict[str, Any], t
 
 def find(db: sqlite3.Connection, scopes: Sequence[int], *, waiting: bool = False) -> list[Job]:
     """Jobs of the scopes, oldest first; `waiting` leaves out those that ended."""
-    sql = f"""SELECT job.id, kind, path, detail, done, total, error, created, ended FROM job
-              JOIN scope ON scope.id = job.scope WHERE job.scope IN ({rows.marks(scopes)})"""
     found = []
     for some in rows.batches(scopes):
-        text = sql.replace(rows.marks(scopes), rows.marks(some)) + (" AND ended IS NULL" if waiting else "")
-        found += [
-            Job(i, k, p, json.loads(d), *rest) for i, k, p, d, *rest in db.execute(text + " ORDER BY job.id", some)
-        ]
+        sql = f"""SELECT job.id, kind, path, detail, done, total, error, created, ended FROM job
+                  JOIN scope ON scope.id = job.scope WHERE job.scope IN ({rows.marks(some)})"""
+        text = f"{sql} {'AND ended IS NULL' * waiting} ORDER BY job.id"
+        found += [Job(i, k, p, json.loads(d), *rest) for i, k, p, d, *rest in db.execute(text, some)]
     return found
 
 

@@ -90,7 +90,8 @@ class Memory(Handle):
 
         at: when it happened; since/until: when it holds; known: when it became known (default now: an import of old
         talk may say so, and only then does `as_of` see it in the past). session: items of one session are
-        neighbours. supersedes: live items whose validity ends where this begins (`since`, else `at`, else now).
+        neighbours. supersedes: live items at or under the scope, whose validity ends where
+        this begins (`since`, else `at`, else now).
         Returns the new ids with their scope. Raises ValueError and TypeError for what cannot be kept.
         """
         path = self._scope(scope)
@@ -120,7 +121,7 @@ class Memory(Handle):
                     jobs.put(db, "write", row, {"first": ids[-len(some)], "last": ids[-1]}, len(some), now)
             if supersedes:
                 ends = new[0].since if new[0].since is not None else new[0].at if new[0].at is not None else now
-                write.close(db, rows.scope_id(db, path), dict.fromkeys(supersedes, ends), now, by=ids)
+                write.close(db, rows.scopes_under(db, path), dict.fromkeys(supersedes, ends), now, by=ids)
             self._check_budget(db)
         self._derive(new, ids)
         return Ids(ids, scope=path)

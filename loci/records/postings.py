@@ -11,6 +11,7 @@ Scores are BM25 (Robertson and Zaragoza, 2009) in the form of Lucene:
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loci.core.ports import I64
+from loci.records import rows
 
 K1, B = 1.0, 0.6  # saturation of term counts, and how much length counts, where nothing else is asked for
 SPAN = 4096  # ids of one row
@@ -106,13 +108,10 @@ def read(db: sqlite3.Connection, scopes: Sequence[int], terms: Sequence[str]) ->
 
 
 def _read(db: sqlite3.Connection, scopes: Sequence[int], terms: Sequence[str]) -> list[tuple[str, int, bytes]]:
-    some = ",".join("?" * len(terms))
-    if len(scopes) <= _MANY_SCOPES:
-        sql = f"SELECT term, chunk, entries FROM posting WHERE term IN ({some}) AND scope IN ({','.join('?' * len(scopes))})"
-        return db.execute(sql, (*terms, *scopes)).fetchall()
-    wanted = set(scopes)
-    sql = f"SELECT term, chunk, entries, scope FROM posting WHERE term IN ({some})"
-    return [row[:3] for row in db.execute(sql, tuple(terms)) if row[3] in wanted]
+    sql = f"SELECT term, chunk, entries FROM posting WHERE term IN ({rows.marks(terms)})"
+    if len(scopes) > _MANY_SCOPES and len(scopes) == db.execute("SELECT count(*) FROM scope").fetchone()[0]:
+        return db.execute(sql, tuple(terms)).fetchall()  # every scope: one range a term
+    return db.execute(f"{sql} AND scope IN (SELECT value FROM json_each(?))", (*terms, json.dumps(scopes))).fetchall()
 
 
 def _list(chunks: list[int], blobs: list[bytes]) -> Posting:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import replace
 
 from loci.core.errors import ConflictError, UnknownItem
@@ -45,16 +45,18 @@ def insert(
     return ids
 
 
-def close(db: sqlite3.Connection, scope: int, ends: Mapping[int, float], now: float, *, by: Sequence[int] = ()) -> None:
+def close(
+    db: sqlite3.Connection, scopes: Container[int], ends: Mapping[int, float], now: float, *, by: Sequence[int] = ()
+) -> None:
     """End the validity of items: what was believed before stays readable with `as_of`."""
     for id_, until in ends.items():
         row = db.execute("SELECT since, until, changed, gone, scope FROM item WHERE id = ?", (id_,)).fetchone()
-        if row is None or row[4] != scope or row[3] is not None:
+        if row is None or row[4] not in scopes or row[3] is not None:
             raise UnknownItem(f"item {id_} is not live in this scope, so nothing can supersede it; recall it first")
         keep_past(db, id_, now)
         until = until if row[1] is None else min(until, row[1])  # an interval that has ended is not opened again
         until = until if row[0] is None else max(until, row[0])
-        version = rows.event(db, "close", now, scope=scope, first=id_, detail={"until": until, "by": list(by)})
+        version = rows.event(db, "close", now, scope=row[4], first=id_, detail={"until": until, "by": list(by)})
         db.execute("UPDATE item SET until = ?, changed = ?, version = ? WHERE id = ?", (until, now, version, id_))
 
 
@@ -123,7 +125,7 @@ def apply(
     if unknown := {end for one in changes.link for end in (one.src, one.dst) if end <= 0 and end not in alias}:
         raise ValueError(f"links name aliases {sorted(unknown)} that no put item has; put them in the same Changes")
     link(db, scope, [replace(x, src=alias.get(x.src, x.src), dst=alias.get(x.dst, x.dst)) for x in changes.link], now)
-    close(db, scope, changes.close, now, by=ids)
+    close(db, (scope,), changes.close, now, by=ids)
     if changes.forget:
         forget.tombstone(db, {scope}, changes.forget, now, op=op)
     if changes.value:

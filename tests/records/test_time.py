@@ -196,3 +196,13 @@ def test_every_moment_of_a_random_history_is_read_as_it_was(events: list[tuple[s
         for moment_ in range(int(START) - 25, int(clock()) + 1, 2):
             assert [item.id for item in memory.items(as_of=moment_)] == oracle.sees("default", moment_), moment_ - START
         assert [item.id for item in memory.items()] == oracle.sees("default", clock())
+
+
+def test_an_item_of_a_scope_below_can_be_superseded() -> None:
+    with Memory(":memory:") as memory:
+        (old,) = memory.add("the office is in Rome", scope="team/ana")
+        (new,) = memory.add("the office is in Oslo", scope="team", supersedes=[old])
+        assert memory.recall("where is the office", scope="team").ids == [new]
+        assert not memory.recall("where is the office", scope="team/ana"), "its interval has ended there too"
+        with pytest.raises(UnknownItem):
+            memory.add("the office is in Bern", scope="team/ana", supersedes=[new])
