@@ -13,7 +13,7 @@ from loci.core import sizes
 from loci.core.clock import Clock, When, moment
 from loci.core.errors import ConflictError, LociError
 from loci.core.ports import Embedder
-from loci.records import analysis, calibrate, forget, history, jobs, rows, vectors, write
+from loci.records import analysis, calibrate, forget, history, jobs, repeat, rows, vectors, write
 from loci.records.consolidate import Report, consolidate
 from loci.records.contradict import Proposal, propose
 from loci.records.forget import Receipt
@@ -85,13 +85,15 @@ class Memory(Handle):
         pinned: bool = False,
         meta: Mapping[str, Any] | None = None,
         supersedes: Sequence[int] = (),
+        once: str | None = None,
     ) -> Ids:
         """Remember texts or items, verbatim; on the disk and searchable when it returns. All of a call or nothing.
 
         at: when it happened; since/until: when it holds; known: when it became known (default now: an import of old
         talk may say so, and only then does `as_of` see it in the past). session: items of one session are
         neighbours. supersedes: live items at or under the scope, whose validity ends where
-        this begins (`since`, else `at`, else now).
+        this begins (`since`, else `at`, else now). once: a key; the same call again within a week adds
+        nothing and returns the first ids, so that a caller who lost the answer may repeat it.
         Returns the new ids with their scope. Raises ValueError and TypeError for what cannot be kept.
         """
         path = self._scope(scope)
@@ -110,8 +112,10 @@ class Memory(Handle):
                 f"known={early} lies in the future; give the time at which it became known, or leave it out"
             )
         with self._store.write() as db:
+            if once is not None and (told := repeat.told(db, rows.scope_id(db, path), once)) is not None:
+                return Ids(told, scope=path)
             self._flush(db)
-            ids = []
+            ids: list[int] = []
             for of, places in by_scope(new):
                 row = rows.scope_id(db, of)
                 some = [new[place] for place in places]
@@ -122,6 +126,8 @@ class Memory(Handle):
             if supersedes:
                 ends = new[0].since if new[0].since is not None else new[0].at if new[0].at is not None else now
                 write.close(db, rows.scopes_under(db, path), dict.fromkeys(supersedes, ends), now, by=ids)
+            if once is not None:
+                repeat.keep(db, rows.scope_id(db, path), once, ids, now)
             self._check_budget(db)
         self._derive(new, ids)
         return Ids(ids, scope=path)
@@ -338,7 +344,7 @@ class Memory(Handle):
             raise ValueError(f"store={store!r} is not the name of this store; read it from memory.name to wipe it")
         with self._store.write() as db:
             self._asked.clear()
-            for table in ("posting", "vector", "link_source", "link", "provenance", "past", "asked", "state", "job", "item",
+            for table in ("posting", "vector", "link_source", "link", "provenance", "past", "asked", "request", "state", "job", "item",
                           "event", "scope", "model"):  # fmt: skip
                 db.execute(f"DELETE FROM {table}")
             rows.event(db, "wipe", self._clock())

@@ -108,5 +108,17 @@ CREATE TABLE job (
 ) STRICT;
 """
 
-LADDER: tuple[str, ...] = (_V1,)
+_V2 = """
+CREATE TABLE token (                     -- who may do what over http: only the hash is kept
+  hash TEXT PRIMARY KEY, name TEXT NOT NULL, scope TEXT NOT NULL, rights TEXT NOT NULL,
+  created REAL NOT NULL, expires REAL, revoked REAL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE request (                   -- keys of calls that may be repeated, and the ids they gave
+  scope INTEGER NOT NULL, key TEXT NOT NULL, time REAL NOT NULL, ids TEXT NOT NULL,
+  PRIMARY KEY (scope, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX request_time ON request (time);
+"""
+
+LADDER: tuple[str, ...] = (_V1, _V2)
 VERSION = len(LADDER)
