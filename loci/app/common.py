@@ -14,7 +14,7 @@ import typer
 
 from loci.records import Memory
 
-File = Annotated[Path, typer.Argument(help="The memory's file.", show_default=False)]
+File = Annotated[str, typer.Argument(help="The memory: a file or a URL.", show_default=False)]
 Ids = Annotated[list[int], typer.Argument(help="Ids of items.", show_default=False)]
 Scope = Annotated[str, typer.Option(help="Whose memory: a slash path.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -22,9 +22,9 @@ SchemeName = Annotated[str, typer.Option(help="How to recall: see loci list sche
 EmbedderName = Annotated[str, typer.Option(help="none, hash or minilm.")]
 
 
-def opened(path: Path, *, new: bool = False, scheme: str = "loci", embedder: str = "none") -> Memory:
+def opened(path: str, *, new: bool = False, scheme: str = "loci", embedder: str = "none") -> Memory:
     """Open a memory; only `add` and `import` make a new file."""
-    if not new and not path.exists():
+    if not new and "://" not in path and not Path(path).exists():
         raise FileNotFoundError(
             f"{path} does not exist; give the file of a memory, or make one with: loci add {path} TEXT"
         )

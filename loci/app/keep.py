@@ -69,8 +69,6 @@ def doctor(
     """Check a file: integrity, orphans, index drift. Exit code 1 when something is wrong."""
     from loci.records import doctor as clinic
 
-    if not file.exists():
-        raise FileNotFoundError(f"{file} does not exist; give the file of a memory")
     findings = clinic.repair(file) if repair else clinic.examine(file)
     left = clinic.examine(file) if repair else findings
     lines = [f"{'repaired' if repair and finding not in left else 'found'}: {finding}" for finding in findings]

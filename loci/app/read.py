@@ -25,7 +25,10 @@ def recall(
     embedder: EmbedderName = "none",
     as_json: Json = False,
 ) -> None:
-    """Recall what answers a question, best first. Exit code 1 when nothing is found."""
+    """Recall what answers a question, best first.
+
+    Exit code 1 when nothing is found.
+    """
     with opened(file, scheme=scheme, embedder=embedder) as memory:
         hits = memory.recall(question, k, scope=scope, as_of=as_of, max_tokens=max_tokens)
     found = {
@@ -51,7 +54,13 @@ def shown(hits: Hits, *, why: bool) -> str:
     return "\n".join([*lines, f"known {hits.known:.2f}: the answer is {says}"])
 
 
-def history(file: File, id: int, *, scope: Scope = "default", as_json: Json = False) -> None:  # noqa: A002
+def history(
+    file: File,
+    id: Annotated[int, typer.Argument(help="The id of an item.", show_default=False)],  # noqa: A002
+    *,
+    scope: Scope = "default",
+    as_json: Json = False,
+) -> None:
     """What became of an item, oldest first."""
     with opened(file) as memory:
         events = memory.history(id, scope=scope)

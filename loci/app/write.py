@@ -16,7 +16,7 @@ Supersedes = Annotated[list[int] | None, typer.Option(help="Ids of items that th
 def add(
     file: File,
     text: Annotated[
-        list[str] | None, typer.Argument(help="Texts; - or none reads lines from stdin.", show_default=False)
+        list[str] | None, typer.Argument(help="Texts, one item each.", show_default=False)
     ] = None,
     *,
     scope: Scope = "default",
@@ -31,7 +31,10 @@ def add(
     embedder: EmbedderName = "none",
     as_json: Json = False,
 ) -> None:
-    """Remember texts, word for word."""
+    """Remember texts, word for word.
+
+    Without a text, or with -, lines are read from stdin.
+    """
     texts = [line.rstrip("\n") for line in sys.stdin] if not text or text == ["-"] else text
     with opened(file, new=True, scheme=scheme, embedder=embedder) as memory:
         ids = memory.add(

@@ -2,15 +2,17 @@
 
 LociError
   |- MissingExtra      an optional package is not installed              install the extra it names
-  |- StoreError        the file or server cannot be used as it is        the message says which of the four
+  |- StoreError        the file or server cannot be used as it is        the message says which of the five
   |    |- NotAStore        the file is not a loci store, or is damaged   nothing was written to it
   |    |- ReadOnly         the store or its folder cannot be written     nothing was written
   |    |- StorageFull      the disk or quota is full                     nothing of the call was kept
-  |    '- Busy             another process held the write lock too long  call again
+  |    |- Busy             another process held the write lock too long  call again
+  |    '- Unreachable      the server is away or went away                call again; with once= for add
   |- ClosedError       the memory was closed                             open it again
   |- UnknownItem       an id that is not live in the asked scope         look it up with recall or history
   |- ConflictError     rows moved under a change                         read again, then write
   |- BudgetExceeded    what must be kept does not fit the bytes          raise the budget to `needed`
+  |- Denied            a token is missing, spent or not enough        give a token with the right and the scope
   '- LLMError          a language model failed or broke its schema       call again or change the model
 
 Bad arguments stay ValueError and TypeError. Grammar of a message: what was given, what was expected, what to do.
@@ -50,6 +52,10 @@ class Busy(StoreError):
     """Another process held the write lock for longer than the timeout."""
 
 
+class Unreachable(StoreError):
+    """The server cannot be reached, or went away; whether the call in hand was kept is not known."""
+
+
 class ClosedError(LociError):
     """The memory was closed."""
 
@@ -69,6 +75,10 @@ class BudgetExceeded(LociError):
         super().__init__(message)
         self.needed = needed
         self.limit = limit
+
+
+class Denied(LociError):
+    """A token is missing, unknown, expired, revoked, or does not allow what was asked."""
 
 
 class LLMError(LociError):

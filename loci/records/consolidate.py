@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import numpy as np
 
 from loci.core.errors import ConflictError
 from loci.records import calibrate, forget, keep, merge, rows
+from loci.records.database import Database
 from loci.records.item import Item
 from loci.records.scheme import Changes, Query
 from loci.records.view import View
@@ -76,7 +76,7 @@ class Gate:
     asked: tuple[Asked, ...]
 
     def shares(
-        self, handle: Handle, db: sqlite3.Connection, gone: Collection[int] = (), into: Mapping[int, int] | None = None
+        self, handle: Handle, db: Database, gone: Collection[int] = (), into: Mapping[int, int] | None = None
     ) -> list[float]:
         """For each question the share of what it needed among its first K hits; `into` follows merges."""
         into = into or {}
@@ -143,7 +143,7 @@ def _gate(handle: Handle, path: str) -> Gate:
     return Gate(tuple(asked))
 
 
-def _log(db: sqlite3.Connection, view: View, most: int) -> list[tuple[str, str, float | None, int]]:
+def _log(db: Database, view: View, most: int) -> list[tuple[str, str, float | None, int]]:
     found = []
     for some in rows.batches(view.ledger.scopes):
         sql = f"SELECT id, query, hits, reward, scope FROM asked WHERE scope IN ({rows.marks(some)}) ORDER BY id DESC LIMIT ?"
@@ -177,11 +177,13 @@ def _merge(handle: Handle, path: str, gate: Gate) -> Step:
         with handle.writing() as db:
             for gone, kept in into.items():  # what was derived from the repetition now rests on the original
                 db.execute(
-                    "INSERT OR IGNORE INTO provenance SELECT item, ? FROM provenance WHERE source = ? AND item <> ?",
+                    """INSERT INTO provenance SELECT item, ? FROM provenance WHERE source = ? AND item <> ?
+                       ON CONFLICT DO NOTHING""",
                     (kept, gone, kept),
                 )
                 db.execute(
-                    "INSERT OR IGNORE INTO link_source SELECT link, ? FROM link_source WHERE source = ?", (kept, gone)
+                    """INSERT INTO link_source SELECT link, ? FROM link_source WHERE source = ? ON CONFLICT DO NOTHING""",
+                    (kept, gone),
                 )
             forget.tombstone(db, rows.scopes_under(db, path), list(into), handle.now(), op="merge")
     except (ConflictError, LookupError):  # someone else was faster: there is another night

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from loci.core.errors import NotAStore
-from loci.records import analysis, postings, rows
-from loci.records.store import Store
+from loci.records import analysis, opening, postings, rows
+from loci.records.database import Database, Store
 
 _BATCH = 2000
 
@@ -35,7 +34,7 @@ def examine(path: str | os.PathLike[str]) -> list[Finding]:
     store = _open(path)
     try:
         with store.read() as db:
-            return list(_findings(db))
+            return list(_findings(store, db))
     finally:
         store.close()
 
@@ -45,12 +44,14 @@ def repair(path: str | os.PathLike[str]) -> list[Finding]:
     store = _open(path)
     try:
         with store.read() as db:
-            findings = list(_findings(db))
+            findings = list(_findings(store, db))
         if any(finding.mendable for finding in findings):
             with store.write() as db:
                 _reindex(db)
-                db.execute("DELETE FROM vector WHERE id IN (SELECT v.id FROM vector AS v LEFT JOIN model AS m ON m.id = v.model "
-                           "WHERE m.id IS NULL OR length(v.data) <> 2 * m.dim OR v.item NOT IN (SELECT id FROM item))")  # fmt: skip
+                db.execute(
+                    """DELETE FROM vector WHERE item NOT IN (SELECT id FROM item) OR NOT EXISTS (
+                         SELECT 1 FROM model AS m WHERE m.id = vector.model AND length(vector.data) = 2 * m.dim)"""
+                )
                 for table, column in _POINTERS:
                     db.execute(f"DELETE FROM {table} WHERE {column} NOT IN (SELECT id FROM item)")
                 rows.event(db, "repair", _last_time(db))
@@ -65,22 +66,19 @@ _POINTERS = (
 
 
 def _open(path: str | os.PathLike[str]) -> Store:
-    if not Path(path).exists():
+    if "://" not in str(path) and not Path(path).exists():
         raise NotAStore(f"{path} does not exist; give the file of a memory")
-    return Store(path)
+    return opening.store(path)
 
 
-def _last_time(db: sqlite3.Connection) -> float:
+def _last_time(db: Database) -> float:
     return float(db.execute("SELECT coalesce(max(time), 0) FROM event").fetchone()[0])
 
 
-def _findings(db: sqlite3.Connection) -> Iterator[Finding]:
-    for (line,) in db.execute("PRAGMA integrity_check(20)"):
-        if line != "ok":
-            yield Finding("file", str(line), mendable=False)
-    for table, rowid, parent, _ in db.execute("PRAGMA foreign_key_check").fetchall()[:20]:
-        mendable = table in {name for name, _ in _POINTERS} | {"vector"}
-        yield Finding(table, f"row {rowid} points to a row of {parent} that is not there", mendable=mendable)
+def _findings(store: Store, db: Database) -> Iterator[Finding]:
+    pointers = {name for name, _ in _POINTERS} | {"vector"}
+    for where, what in store.damage():
+        yield Finding(where, what, mendable=where in pointers)
     lost = db.execute("SELECT count(*) FROM item WHERE scope NOT IN (SELECT id FROM scope)").fetchone()[0]
     if lost:
         yield Finding("item", f"{lost} items lie in a scope that is not there", mendable=False)
@@ -97,7 +95,7 @@ def _findings(db: sqlite3.Connection) -> Iterator[Finding]:
     yield from _index_drift(db)
 
 
-def _index_drift(db: sqlite3.Connection) -> Iterator[Finding]:
+def _index_drift(db: Database) -> Iterator[Finding]:
     """Compare the index with the one that the items' texts ask for, entry by entry."""
     asked: Counter[tuple[str, int, int]] = Counter()  # (term, scope, item) -> tf
     counts: dict[int, list[int]] = {}
@@ -130,7 +128,7 @@ def _index_drift(db: sqlite3.Connection) -> Iterator[Finding]:
             )
 
 
-def _reindex(db: sqlite3.Connection) -> None:
+def _reindex(db: Database) -> None:
     """Build the lexical index anew from the items."""
     db.execute("DELETE FROM posting")
     db.execute("UPDATE scope SET items = 0, tokens = 0")

@@ -10,13 +10,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TextIO
 
 from loci.records import analysis, postings, rows
+from loci.records.database import Database
 from loci.records.handle import Handle
 from loci.records.item import Item
 from loci.records.scope import ROOT
@@ -25,22 +25,9 @@ from loci.records.scope import scope as checked
 Progress = Callable[[int, int], None]
 FORMAT = 1
 _BATCH = 2000
-_ITEM = (
-    "id",
-    "kind",
-    "text",
-    "at",
-    "since",
-    "until",
-    "known",
-    "changed",
-    "session",
-    "source",
-    "value",
-    "uses",
-    "pinned",
-    "gone",
-)
+_ITEM = ("id", "kind", "text", "at", "since", "until", "known", "changed", "session", "source", "principal", "trust",
+         "value", "uses", "pinned", "gone", "held")  # fmt: skip
+_LATER = {"principal": None, "trust": 1, "held": 0}  # what older exports do not say
 _PAST = ("item", "since", "until", "gone", "known", "ended")
 _LINK = ("id", "src", "rel", "dst", "weight", "since", "until", "known", "gone")
 
@@ -68,7 +55,7 @@ def _ids(scopes: Mapping[int, str]) -> str:
     return ",".join(str(int(id_)) for id_ in scopes)
 
 
-def _lines(db: sqlite3.Connection, scopes: Mapping[int, str]) -> Iterator[dict[str, Any]]:
+def _lines(db: Database, scopes: Mapping[int, str]) -> Iterator[dict[str, Any]]:
     inside = _ids(scopes)
     of = f"(SELECT id FROM item WHERE scope IN ({inside}))"
     for id_, path in sorted(scopes.items()):
@@ -83,7 +70,7 @@ def _lines(db: sqlite3.Connection, scopes: Mapping[int, str]) -> Iterator[dict[s
             "version": version,
             "scope": scopes[scope],
         }
-    for row in db.execute(f"SELECT {', '.join(_PAST)} FROM past WHERE item IN {of} ORDER BY rowid"):
+    for row in db.execute(f"SELECT {', '.join(_PAST)} FROM past WHERE item IN {of} ORDER BY item, ended"):
         yield {"past": dict(zip(_PAST, row, strict=True))}
     for item, source in db.execute(
         f"SELECT item, source FROM provenance WHERE item IN {of} AND source IN {of} ORDER BY 1, 2"
@@ -91,6 +78,10 @@ def _lines(db: sqlite3.Connection, scopes: Mapping[int, str]) -> Iterator[dict[s
         yield {"derived": [item, source]}
     for row in db.execute(f"SELECT {', '.join(_LINK)} FROM link WHERE src IN {of} AND dst IN {of} ORDER BY id"):
         yield {"link": dict(zip(_LINK, row, strict=True))}
+    for row in db.execute(
+        f"SELECT link, gone, ended FROM link_past WHERE link IN (SELECT id FROM link WHERE src IN {of} AND dst IN {of}) ORDER BY 1, 2"
+    ):
+        yield {"unlinked": list(row)}
     for link, source in db.execute(f"SELECT link, source FROM link_source WHERE source IN {of} ORDER BY 1, 2"):
         yield {"vouched": [link, source]}
     for scheme, name, scope, data in db.execute(
@@ -144,7 +135,10 @@ def load(handle: Handle, source: Path, *, scope: str | None = None, progress: Pr
             with handle.writing() as db:
                 added += _apply(db, parsed, plan, prefix, handle.now())
                 plan["line"] = batch[-1][0]
-                db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, json.dumps(plan)))
+                db.execute(
+                    "INSERT INTO about VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                    (key, json.dumps(plan)),
+                )
             if progress is not None:
                 progress(plan["line"], size)
     return added
@@ -199,25 +193,14 @@ def _plan(handle: Handle, key: str, last_id: int, last_link: int) -> dict[str, i
         plan = {
             "line": 0,
             "fresh": int(fresh),
-            "items": _reserve(db, "item", last_id),
-            "links": _reserve(db, "link", last_link),
+            "items": db.reserve("item", last_id) - 1,
+            "links": db.reserve("link", last_link) - 1,
         }
         db.execute("INSERT INTO about VALUES (?, ?)", (key, json.dumps(plan)))
     return plan
 
 
-def _reserve(db: sqlite3.Connection, table: str, most: int) -> int:
-    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
-    if row is None:
-        db.execute("INSERT INTO sqlite_sequence VALUES (?, ?)", (table, most))
-        return 0
-    db.execute("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = ?", (most, table))
-    return int(row[0])
-
-
-def _apply(
-    db: sqlite3.Connection, parsed: list[dict[str, Any]], plan: Mapping[str, int], prefix: str, now: float
-) -> int:
+def _apply(db: Database, parsed: list[dict[str, Any]], plan: Mapping[str, int], prefix: str, now: float) -> int:
     """Write one batch."""
 
     def place(path: str) -> int:
@@ -232,12 +215,12 @@ def _apply(
     return len(items)
 
 
-def _items(
-    db: sqlite3.Connection, found: list[dict[str, Any]], scope: int, plan: Mapping[str, int], now: float
-) -> None:
+def _items(db: Database, found: list[dict[str, Any]], scope: int, plan: Mapping[str, int], now: float) -> None:
     move = plan["items"]
     ids = [row["item"]["id"] + move for row in found]
     version = None if plan["fresh"] else rows.event(db, "import", now, scope=scope, first=ids[0], last=ids[-1])
+    for row in found:
+        row["item"] = _LATER | row["item"]
     known = [
         Item(**{name: row["item"][name] for name in ("kind", "text", "at", "session")}, meta=row["meta"])
         for row in found
@@ -257,26 +240,29 @@ def _items(
     postings.add(db, scope, ids, [analysis.tokens_of(item) for item in known])
 
 
-def _other(db: sqlite3.Connection, row: dict[str, Any], plan: Mapping[str, int], place: Callable[[str], int]) -> None:
+def _other(db: Database, row: dict[str, Any], plan: Mapping[str, int], place: Callable[[str], int]) -> None:
     items, links = plan["items"], plan["links"]
     match row:
         case {"past": past}:
             values = [past[name] + (items if name == "item" else 0) if name == "item" else past[name] for name in _PAST]
             db.execute(f"INSERT INTO past ({', '.join(_PAST)}) VALUES ({rows.marks(_PAST)})", values)
         case {"derived": [item, source]}:
-            db.execute("INSERT OR IGNORE INTO provenance VALUES (?, ?)", (item + items, source + items))
+            db.execute("INSERT INTO provenance VALUES (?, ?) ON CONFLICT DO NOTHING", (item + items, source + items))
         case {"link": link}:
             moved = link | {"id": link["id"] + links, "src": link["src"] + items, "dst": link["dst"] + items}
             db.execute(
                 f"INSERT INTO link ({', '.join(_LINK)}) VALUES ({rows.marks(_LINK)})", [moved[name] for name in _LINK]
             )
+        case {"unlinked": [link, gone, ended]}:
+            db.execute("INSERT INTO link_past VALUES (?, ?, ?)", (link + links, gone, ended))
         case {"vouched": [link, source]}:
-            db.execute("INSERT OR IGNORE INTO link_source VALUES (?, ?)", (link + links, source + items))
+            db.execute("INSERT INTO link_source VALUES (?, ?) ON CONFLICT DO NOTHING", (link + links, source + items))
         case {"state": [scheme, name], "scope": scope, "data": data}:
             if name.startswith("item:"):
                 name = f"item:{int(name.split(':')[1]) + items}"
             db.execute(
-                "INSERT OR IGNORE INTO state VALUES (?, ?, ?, ?)", (scheme, name, place(scope), base64.b64decode(data))
+                "INSERT INTO state VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (scheme, name, place(scope), base64.b64decode(data)),
             )
         case {"asked": query, "scope": scope}:
             hits = json.dumps([id_ + items for id_ in row["hits"]])
@@ -285,11 +271,18 @@ def _other(db: sqlite3.Connection, row: dict[str, Any], plan: Mapping[str, int],
         case {"event": op, "scope": scope}:
             first, last = (None if row[name] is None else row[name] + items for name in ("first", "last"))
             detail = json.dumps(row["detail"], ensure_ascii=False) if row["detail"] else "{}"
-            seq = row["seq"] if plan["fresh"] else None
-            db.execute(
-                "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (seq, row["time"], op, place(scope), first, last, detail),
-            )
+            told = {
+                "time": row["time"],
+                "op": op,
+                "scope": place(scope),
+                "first": first,
+                "last": last,
+                "detail": detail,
+            }
+            if plan["fresh"]:
+                told["seq"] = row["seq"]
+                db.advance("event", row["seq"])
+            db.execute(f"INSERT INTO event ({', '.join(told)}) VALUES ({rows.marks(told)})", list(told.values()))
         case {"scope": scope}:
             place(scope)
         case _:

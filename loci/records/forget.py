@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from loci.core.errors import UnknownItem
 from loci.records import analysis, postings, rows
+from loci.records.database import Database
 
 PIECE = 32  # bytes of one fragment that the scan looks for
 
@@ -37,7 +37,7 @@ class Erased:
     texts: dict[int, bytes] = field(default_factory=dict)
 
 
-def tombstone(db: sqlite3.Connection, scopes: Iterable[int], ids: Sequence[int], now: float, *, op: str) -> list[int]:
+def tombstone(db: Database, scopes: Iterable[int], ids: Sequence[int], now: float, *, op: str) -> list[int]:
     """Forget live items of the scopes, then everything that has no other living source; all ids that went."""
     inside = set(scopes)
     live: dict[int, int] = {}
@@ -61,7 +61,7 @@ def tombstone(db: sqlite3.Connection, scopes: Iterable[int], ids: Sequence[int],
     return list(went)
 
 
-def _mark(db: sqlite3.Connection, live: dict[int, int], now: float, op: str) -> None:
+def _mark(db: Database, live: dict[int, int], now: float, op: str) -> None:
     for id_, of in live.items():
         db.execute(
             "INSERT INTO past SELECT id, since, until, gone, changed, ? FROM item WHERE id = ? AND changed < ?",
@@ -71,7 +71,7 @@ def _mark(db: sqlite3.Connection, live: dict[int, int], now: float, op: str) -> 
         db.execute("UPDATE item SET gone = ?, changed = ?, version = ? WHERE id = ?", (now, now, version, id_))
 
 
-def _orphans(db: sqlite3.Connection, gone: Sequence[int]) -> Iterator[tuple[int, int]]:
+def _orphans(db: Database, gone: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Live items that were derived from `gone` and have no living source left."""
     sql = """SELECT DISTINCT item.id, item.scope FROM provenance AS p JOIN item ON item.id = p.item
              WHERE p.source IN ({}) AND item.gone IS NULL AND NOT EXISTS (
@@ -80,7 +80,7 @@ def _orphans(db: sqlite3.Connection, gone: Sequence[int]) -> Iterator[tuple[int,
         yield from db.execute(sql.format(rows.marks(some)), some).fetchall()
 
 
-def _unlink(db: sqlite3.Connection, gone: Sequence[int], now: float) -> None:
+def _unlink(db: Database, gone: Sequence[int], now: float) -> None:
     """Forget links that touch forgotten items, or that only forgotten items vouch for."""
     for some in rows.batches(gone, 400):
         few = rows.marks(some)
@@ -95,7 +95,7 @@ def _unlink(db: sqlite3.Connection, gone: Sequence[int], now: float) -> None:
         )
 
 
-def restore(db: sqlite3.Connection, scopes: Iterable[int], ids: Sequence[int], now: float) -> list[int]:
+def restore(db: Database, scopes: Iterable[int], ids: Sequence[int], now: float) -> list[int]:
     """Undo a forgetting inside its window: the items, what went with them, and the links between what lives."""
     inside = set(scopes)
     back: dict[int, tuple[int, float]] = {}
@@ -128,11 +128,11 @@ def restore(db: sqlite3.Connection, scopes: Iterable[int], ids: Sequence[int], n
         }
         came += frontier
     _vouched(db, came)
-    _relink(db, came)
+    _relink(db, came, now)
     return came
 
 
-def _vouched(db: sqlite3.Connection, came: Sequence[int]) -> None:
+def _vouched(db: Database, came: Sequence[int]) -> None:
     """Refuse to bring back what was derived from items that all stay forgotten."""
     sql = """SELECT p.item, p.source FROM provenance AS p WHERE p.item IN ({}) AND NOT EXISTS (
                SELECT 1 FROM provenance AS q JOIN item AS s ON s.id = q.source WHERE q.item = p.item AND s.gone IS NULL)"""
@@ -144,21 +144,23 @@ def _vouched(db: sqlite3.Connection, came: Sequence[int]) -> None:
             )
 
 
-def _relink(db: sqlite3.Connection, came: Sequence[int]) -> None:
+def _relink(db: Database, came: Sequence[int], now: float) -> None:
     """Bring back links that touch restored items or that they vouch for, where both ends live and someone vouches."""
     for some in rows.batches(came, 300):
         few = rows.marks(some)
+        back = f"""gone IS NOT NULL
+            AND (src IN ({few}) OR dst IN ({few}) OR id IN (SELECT link FROM link_source WHERE source IN ({few})))
+            AND (SELECT gone FROM item WHERE id = src) IS NULL AND (SELECT gone FROM item WHERE id = dst) IS NULL
+            AND (NOT EXISTS (SELECT 1 FROM link_source WHERE link = link.id) OR EXISTS (
+              SELECT 1 FROM link_source AS q JOIN item AS s ON s.id = q.source WHERE q.link = link.id AND s.gone IS NULL))"""
         db.execute(
-            f"""UPDATE link SET gone = NULL WHERE gone IS NOT NULL
-                AND (src IN ({few}) OR dst IN ({few}) OR id IN (SELECT link FROM link_source WHERE source IN ({few})))
-                AND (SELECT gone FROM item WHERE id = src) IS NULL AND (SELECT gone FROM item WHERE id = dst) IS NULL
-                AND (NOT EXISTS (SELECT 1 FROM link_source WHERE link = link.id) OR EXISTS (
-                  SELECT 1 FROM link_source AS q JOIN item AS s ON s.id = q.source WHERE q.link = link.id AND s.gone IS NULL))""",
-            (*some, *some, *some),
+            f"INSERT INTO link_past SELECT id, gone, ? FROM link WHERE gone < ? AND {back}",
+            (now, now, *some, *some, *some),
         )
+        db.execute(f"UPDATE link SET gone = NULL WHERE {back}", (*some, *some, *some))
 
 
-def erase(db: sqlite3.Connection, ids: Iterable[int], now: float) -> dict[int, bytes]:
+def erase(db: Database, ids: Iterable[int], now: float) -> dict[int, bytes]:
     """Delete forgotten items for good: text, index, vectors, links, log details and logged queries that found them."""
     texts: dict[int, bytes] = {}
     erased: dict[int, list[int]] = {}  # scope -> ids
@@ -182,38 +184,46 @@ def erase(db: sqlite3.Connection, ids: Iterable[int], now: float) -> dict[int, b
     return texts
 
 
-def _with_orphans(db: sqlite3.Connection, ids: Iterable[int]) -> list[int]:
+def _with_orphans(db: Database, ids: Iterable[int]) -> list[int]:
     """Forgotten ids with the forgotten items that no other item vouches for; links that only they vouch for are deleted."""
-    wanted = list(dict.fromkeys(ids))
-    db.execute("CREATE TEMP TABLE IF NOT EXISTS erasing (id INTEGER PRIMARY KEY)")
-    db.execute("DELETE FROM temp.erasing")
-    frontier = wanted
+    erasing: dict[int, None] = {}
+    frontier = _gone(db, ids)
     while frontier:
-        db.executemany(
-            "INSERT OR IGNORE INTO temp.erasing SELECT id FROM item WHERE id = ? AND gone IS NOT NULL",
-            ((i,) for i in frontier),
-        )
-        frontier = [id_ for (id_,) in db.execute(
-            """SELECT DISTINCT p.item FROM provenance AS p JOIN item ON item.id = p.item
-               WHERE p.source IN (SELECT id FROM temp.erasing) AND item.gone IS NOT NULL
-               AND item.id NOT IN (SELECT id FROM temp.erasing) AND NOT EXISTS (
-                 SELECT 1 FROM provenance AS q WHERE q.item = p.item AND q.source NOT IN (SELECT id FROM temp.erasing))"""
-        )]  # fmt: skip
-        wanted += frontier
-    db.execute(
-        """DELETE FROM link WHERE id IN (SELECT link FROM link_source WHERE source IN (SELECT id FROM temp.erasing))
-           AND NOT EXISTS (SELECT 1 FROM link_source AS q WHERE q.link = link.id AND q.source NOT IN (SELECT id FROM temp.erasing))"""
-    )
-    db.execute("DELETE FROM temp.erasing")
-    return wanted
+        erasing |= dict.fromkeys(frontier)
+        derived = _pairs(db, "SELECT item, source FROM provenance WHERE source IN ({})", frontier)
+        sources: dict[int, set[int]] = {}
+        for item, source in _pairs(
+            db, "SELECT item, source FROM provenance WHERE item IN ({})", {i for i, _ in derived}
+        ):
+            sources.setdefault(item, set()).add(source)
+        frontier = _gone(db, [item for item, of in sources.items() if item not in erasing and erasing.keys() >= of])
+    vouched = {link for link, _ in _pairs(db, "SELECT link, source FROM link_source WHERE source IN ({})", erasing)}
+    vouchers: dict[int, set[int]] = {}
+    for link, source in _pairs(db, "SELECT link, source FROM link_source WHERE link IN ({})", vouched):
+        vouchers.setdefault(link, set()).add(source)
+    for some in rows.batches([link for link, of in vouchers.items() if erasing.keys() >= of]):
+        db.execute(f"DELETE FROM link WHERE id IN ({rows.marks(some)})", some)
+    return list(erasing)
 
 
-def due(db: sqlite3.Connection, before: float) -> list[int]:
+def _gone(db: Database, ids: Iterable[int]) -> list[int]:
+    """Those of the ids that are forgotten, in order."""
+    wanted = list(dict.fromkeys(ids))
+    gone = {id_ for some in rows.batches(wanted) for (id_,) in db.execute(
+        f"SELECT id FROM item WHERE id IN ({rows.marks(some)}) AND gone IS NOT NULL", some)}  # fmt: skip
+    return [id_ for id_ in wanted if id_ in gone]
+
+
+def _pairs(db: Database, sql: str, ids: Iterable[int]) -> list[tuple[int, int]]:
+    return [pair for some in rows.batches(ids) for pair in db.execute(sql.format(rows.marks(some)), some)]
+
+
+def due(db: Database, before: float) -> list[int]:
     """Forgotten items whose restore window has passed."""
     return [id_ for (id_,) in db.execute("SELECT id FROM item WHERE gone IS NOT NULL AND gone <= ?", (before,))]
 
 
-def verify(db: sqlite3.Connection, raw: Iterable[tuple[str, bytes]], id_: int, text: bytes | None) -> Receipt:
+def verify(db: Database, raw: Iterable[tuple[str, bytes]], id_: int, text: bytes | None) -> Receipt:
     """Search every table for the id, and the files (name and chunk, again and again) for the text's bytes."""
     tables = tuple(_tables(db, id_))
     if text is None:
@@ -221,12 +231,12 @@ def verify(db: sqlite3.Connection, raw: Iterable[tuple[str, bytes]], id_: int, t
     pieces, found, scanned = list(_pieces(text)), dict[str, None](), 0
     for name, chunk in raw:
         scanned += len(chunk)
-        if name not in found and any(piece in chunk and not _alive(db, piece) for piece in pieces):
+        if name not in found and any(piece in chunk and not db.says(piece) for piece in pieces):
             found[name] = None
     return Receipt(id_, clean=not tables and not found, tables=tables, files=tuple(found), scanned=scanned)
 
 
-def _tables(db: sqlite3.Connection, id_: int) -> Iterator[str]:
+def _tables(db: Database, id_: int) -> Iterator[str]:
     for table, columns in (
         ("item", ("id",)), ("past", ("item",)), ("provenance", ("item", "source")), ("link", ("src", "dst")),
         ("link_source", ("source",)), ("vector", ("item",)),
@@ -244,9 +254,3 @@ def _pieces(text: bytes) -> Iterator[bytes]:
         return
     for start in range(0, min(len(text), 1 << 16) - PIECE + 1, PIECE // 2):
         yield text[start : start + PIECE]
-
-
-def _alive(db: sqlite3.Connection, piece: bytes) -> bool:
-    """Whether someone else still says these very words: then finding them proves nothing."""
-    sql = "SELECT 1 FROM item WHERE instr(CAST(text AS BLOB), ?) OR instr(CAST(meta AS BLOB), ?) LIMIT 1"
-    return db.execute(sql, (piece, piece)).fetchone() is not None

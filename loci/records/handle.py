@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,17 +17,18 @@ from loci.core.clock import Clock, moment
 from loci.core.errors import BudgetExceeded, ConflictError, StoreError, UnknownItem
 from loci.core.ports import Embedder
 from loci.records import forget, ledger, opening, rows, write
+from loci.records.database import Database
 from loci.records.item import KINDS, Hits, Ids, Item
 from loci.records.scheme import Changes, Plain, Scheme
-from loci.records.scope import DEFAULT, covers
+from loci.records.scope import DEFAULT, ROOT, covers
 from loci.records.scope import scope as checked
-from loci.records.store import Store
 from loci.records.view import Shelf, View
 
 DAY = 86400.0
 TRIES = 5
 _SHELVES = 64
 _TIMES = ("at", "since", "until", "known")
+Asked = tuple[str, float, str, list[int]]  # scope, time, question, ids of its hits
 _LOGGED = 256  # queries kept in memory before they are written
 
 
@@ -58,11 +58,11 @@ class Handle:
         self._log_queries = log_queries
         self._shelves: dict[str, Shelf] = {}
         self._lock = threading.RLock()
-        self._asked: list[tuple[str, float, str, str]] = []
+        self._asked: list[Asked] = []
         self._erased = forget.Erased()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._store = Store(path)
+        self._store = opening.store(path)
 
     # --- scopes and ids -------------------------------------------------------------------------------------------
 
@@ -86,7 +86,7 @@ class Handle:
                 f"items {missing[:5]} are not live in this scope; give ids that add or recall returned, with their scope"
             )
 
-    def _check_sources(self, db: sqlite3.Connection, path: str, new: Sequence[Item]) -> None:
+    def _check_sources(self, db: Database, path: str, new: Sequence[Item]) -> None:
         """What is derived must rest on live items that the call's scope sees."""
         sources = {source for item in new for source in item.sources}
         if sources:
@@ -95,9 +95,7 @@ class Handle:
 
     # --- views ----------------------------------------------------------------------------------------------------
 
-    def _view(
-        self, db: sqlite3.Connection, path: str, *, as_of: float | None = None, kinds: Sequence[str] | None = None
-    ) -> View:
+    def _view(self, db: Database, path: str, *, as_of: float | None = None, kinds: Sequence[str] | None = None) -> View:
         """What a scheme sees, inside a read transaction."""
         embedders = [x for x in (self.embedder, self._previous) if x is not None]
         if as_of is not None:
@@ -123,15 +121,15 @@ class Handle:
         """The time, by the memory's clock."""
         return self._clock()
 
-    def reading(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
-        """A snapshot of the store."""
-        return self._store.read()
+    def reading(self, sees: str = ROOT) -> contextlib.AbstractContextManager[Database]:
+        """A snapshot of what is at or under a scope."""
+        return self._store.read(sees)
 
-    def writing(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+    def writing(self) -> contextlib.AbstractContextManager[Database]:
         """A write transaction on the store."""
         return self._store.write()
 
-    def view(self, db: sqlite3.Connection, path: str) -> View:
+    def view(self, db: Database, path: str) -> View:
         """What the scheme sees of a scope now; the caller may narrow its `live`."""
         return self._view(db, path)
 
@@ -174,7 +172,7 @@ class Handle:
                 if turn == TRIES - 1:
                     raise
 
-    def _apply(self, db: sqlite3.Connection, path: str, changes: Changes, read_at: int, *, op: str) -> list[int]:
+    def _apply(self, db: Database, path: str, changes: Changes, read_at: int, *, op: str) -> list[int]:
         """Apply changes; values and ends of items that lie in scopes below go to those scopes."""
         if not changes:
             return []
@@ -207,34 +205,43 @@ class Handle:
 
     def _log(self, path: str, now: float, hits: Hits) -> None:
         with self._lock:
-            self._asked.append((path, now, hits.query, json.dumps(list(hits.ids))))
+            self._asked.append((path, now, hits.query, list(hits.ids)))
             full = len(self._asked) >= _LOGGED
         if full:
             with contextlib.suppress(StoreError), self._store.write() as db:
                 self._flush(db)
 
-    def _flush(self, db: sqlite3.Connection) -> None:
+    def _flush(self, db: Database) -> None:
         """Write the buffered queries into the store's log, inside a write transaction."""
         with self._lock:
             waiting, self._asked = self._asked, []
         if not waiting:
             return
+        try:
+            self._keep_asked(db, waiting)
+        except BaseException:
+            with self._lock:
+                self._asked = (waiting + self._asked)[-_LOGGED // 2 :]
+            raise
+
+    @staticmethod
+    def _keep_asked(db: Database, waiting: Sequence[Asked]) -> None:
         known = {path: row[0] for path in {path for path, *_ in waiting}
                  if (row := db.execute("SELECT id FROM scope WHERE path = ?", (path,)).fetchone())}  # fmt: skip
+        there = {
+            id_ for some in rows.batches({id_ for *_, ids in waiting for id_ in ids})
+            for (id_,) in db.execute(f"SELECT id FROM item WHERE id IN ({rows.marks(some)})", some)
+        }  # fmt: skip
         db.executemany(
-            """INSERT INTO asked (scope, time, query, hits) SELECT ?1, ?2, ?3, ?4
-               WHERE NOT EXISTS (SELECT 1 FROM json_each(?4) WHERE value NOT IN (SELECT id FROM item))""",  # none was erased
-            ((known[path], now, query, hits) for path, now, query, hits in waiting if path in known),
-        )
+            "INSERT INTO asked (scope, time, query, hits) VALUES (?, ?, ?, ?)",
+            ((known[path], now, query, json.dumps(ids)) for path, now, query, ids in waiting
+             if path in known and there.issuperset(ids)),  # none was erased
+        )  # fmt: skip
 
-    def _check_budget(self, db: sqlite3.Connection) -> None:
+    def _check_budget(self, db: Database) -> None:
         if self._budget is None:
             return
-        pages, free, size = (
-            db.execute(f"PRAGMA {x}").fetchone()[0] for x in ("page_count", "freelist_count", "page_size")
-        )
-        if (pages - free) * size > self._budget:
-            needed = (pages - free) * size
+        if (needed := db.nbytes) > self._budget:
             raise BudgetExceeded(
                 f"the store would hold {sizes.show(needed)} of a budget of {sizes.show(self._budget)}; nothing was added, "
                 "call consolidate() or raise the budget",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from loci.records import ledger, rows
+from loci.records.database import Database
 from loci.records.item import Item
 
 
@@ -37,14 +37,14 @@ class Diff:
         return "\n".join(lines) or "nothing changed"
 
 
-def history(db: sqlite3.Connection, scope: int, id_: int) -> list[Event]:
+def history(db: Database, scope: int, id_: int) -> list[Event]:
     """The audit lines that touched an item, oldest first; `erase` lines span ids that are there no more, never a live one."""
     sql = """SELECT seq, time, op, detail FROM event WHERE scope = ? AND first <= ? AND last >= ? AND op <> 'erase'
              ORDER BY seq"""
     return [Event(seq, time, op, json.loads(detail)) for seq, time, op, detail in db.execute(sql, (scope, id_, id_))]
 
 
-def diff(db: sqlite3.Connection, path: str, before: float, after: float) -> Diff:
+def diff(db: Database, path: str, before: float, after: float) -> Diff:
     """Compare a scope at two times, each read as it was."""
     old, new = ledger.as_of(db, path, before), ledger.as_of(db, path, after)
     old_ids, new_ids = old.ids[old.now(before)], new.ids[new.now(after)]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+UNTRUSTED, ORDINARY, OWNER = 0, 1, 2  # levels of trust
 KINDS = ("episode", "fact", "entity", "case", "skill", "note")
 
 
@@ -28,12 +29,15 @@ class Item:
     known: float | None = None  # when it became known
     session: str | None = None  # items of one session are neighbours in the order they were added
     source: str | None = None  # where it came from, in the user's words: "chat#12"
+    principal: str | None = None  # who said it: "user:ana", "web:example.org"
+    trust: int = ORDINARY  # UNTRUSTED, ORDINARY or OWNER; what is derived has the least trust of its sources
     sources: tuple[int, ...] = ()  # items that it was derived from
     value: float = 0.0  # what learning thinks of it
     uses: int = 0  # how often it was rewarded or blamed
     pinned: bool = False  # never dropped by a budget
     meta: Mapping[str, Any] = field(default_factory=dict)
     gone: float | None = None  # forgotten then, not yet erased
+    held: bool = False  # quarantined: gone until it is released, never erased by time
     version: int = 0  # the event that changed it last
 
 

@@ -7,12 +7,12 @@ killed process loses at most one piece of work and no data.
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from loci.records import rows
+from loci.records.database import Database
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +30,13 @@ class Job:
     ended: float | None
 
 
-def put(db: sqlite3.Connection, kind: str, scope: int, detail: dict[str, Any], total: int, now: float) -> int:
+def put(db: Database, kind: str, scope: int, detail: dict[str, Any], total: int, now: float) -> int:
     """Queue a job."""
-    sql = "INSERT INTO job (kind, scope, detail, total, created) VALUES (?, ?, ?, ?, ?)"
-    return int(db.execute(sql, (kind, scope, json.dumps(detail), total, now)).lastrowid or 0)
+    sql = "INSERT INTO job (kind, scope, detail, total, created) VALUES (?, ?, ?, ?, ?) RETURNING id"
+    return int(db.execute(sql, (kind, scope, json.dumps(detail), total, now)).fetchone()[0])
 
 
-def find(db: sqlite3.Connection, scopes: Sequence[int], *, waiting: bool = False) -> list[Job]:
+def find(db: Database, scopes: Sequence[int], *, waiting: bool = False) -> list[Job]:
     """Jobs of the scopes, oldest first; `waiting` leaves out those that ended."""
     found = []
     for some in rows.batches(scopes):
@@ -47,7 +47,7 @@ def find(db: sqlite3.Connection, scopes: Sequence[int], *, waiting: bool = False
     return found
 
 
-def advance(db: sqlite3.Connection, job: int, done: int, now: float) -> None:
+def advance(db: Database, job: int, done: int, now: float) -> None:
     """Note how far a job is; it ends when all is done."""
     db.execute(
         "UPDATE job SET done = ?, error = NULL, ended = CASE WHEN ? >= total THEN ? END WHERE id = ?",
@@ -55,6 +55,6 @@ def advance(db: sqlite3.Connection, job: int, done: int, now: float) -> None:
     )
 
 
-def fail(db: sqlite3.Connection, job: int, error: str) -> None:
+def fail(db: Database, job: int, error: str) -> None:
     """Note why a job stands still; it is tried again at the next call of `work`."""
     db.execute("UPDATE job SET error = ? WHERE id = ?", (error[:500], job))

@@ -6,7 +6,6 @@ many processes can write the file and each sees the others' writes at its next r
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from loci.core.ports import I64
 from loci.records import rows
+from loci.records.database import Database
 from loci.records.item import KINDS
 
 F64 = NDArray[np.float64]
@@ -77,7 +77,7 @@ class Ledger:
 _ARRAYS = ("ids", "scope", "kind", "session", "at", "since", "until", "live", "value", "uses", "speaker", "cues")
 
 
-def load(db: sqlite3.Connection, path: str) -> Ledger:
+def load(db: Database, path: str) -> Ledger:
     """Read the ledger of a path from the start."""
     seq = rows.latest(db)
     scopes = rows.scopes_under(db, path)
@@ -90,16 +90,21 @@ def load(db: sqlite3.Connection, path: str) -> Ledger:
     return Ledger(**_arrays(found, names, speakers), seq=seq, scopes=scopes, names=names, speakers=speakers)
 
 
-def refresh(db: sqlite3.Connection, path: str, held: Ledger) -> Ledger:
+def refresh(db: Database, path: str, held: Ledger) -> Ledger:
     """Bring a ledger up to the change log; the old one stays as it was, for those who still read it."""
     seq = rows.latest(db)
     if seq == held.seq:
         return held
     scopes = rows.scopes_under(db, path)
-    sql = "SELECT scope, first, last FROM event WHERE seq > ? AND first IS NOT NULL ORDER BY seq"
-    ranges = {(first, last) for scope, first, last in db.execute(sql, (held.seq,)) if scope in scopes}
-    if db.execute("SELECT 1 FROM event WHERE seq > ? AND op IN ('erase', 'wipe') LIMIT 1", (held.seq,)).fetchone():
-        return load(db, path)  # ids, sessions, speakers that are nowhere else must not be remembered here
+    ranges: set[tuple[int, int]] = set()
+    for some in rows.batches(scopes):
+        sql = f"SELECT op, first, last FROM event WHERE scope IN ({rows.marks(some)}) AND seq > ? AND first IS NOT NULL"
+        for op, first, last in db.execute(sql, (*some, held.seq)):
+            if op == "erase":
+                return load(db, path)  # ids, sessions, speakers that are nowhere else must not be remembered here
+            ranges.add((first, last))
+    if db.execute("SELECT 1 FROM event WHERE scope IS NULL AND op = 'wipe' AND seq > ?", (held.seq,)).fetchone():
+        return load(db, path)
     names, speakers = held.names, held.speakers
     found: dict[int, tuple[object, ...]] = {}
     stale = np.zeros(len(held), bool)
@@ -115,7 +120,7 @@ def refresh(db: sqlite3.Connection, path: str, held: Ledger) -> Ledger:
     return Ledger(**merged, seq=seq, scopes=scopes, names=names, speakers=speakers)
 
 
-def as_of(db: sqlite3.Connection, path: str, when: float) -> Ledger:
+def as_of(db: Database, path: str, when: float) -> Ledger:
     """The ledger as it was: items known by then, forgotten or closed only if that was known by then. Slow and exact."""
     ledger = load(db, path)
     known = np.zeros(len(ledger), bool)

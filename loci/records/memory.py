@@ -6,10 +6,11 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from loci.core import clock as clocks
 from loci.core import sizes
+from loci.core.card import load
 from loci.core.clock import Clock, When, moment
 from loci.core.errors import ConflictError, LociError
 from loci.core.ports import Embedder
@@ -32,7 +33,7 @@ _NEAR = 50  # items in which contradictions are looked for
 class Memory(Handle):
     """Long-term memory for agents in one file; many processes may hold it open.
 
-    path: a file (made when new), or ":memory:" for one that goes when closed.
+    path: a file (made when new), ":memory:" for one that goes when closed, or the URL of a server; token: for a server.
     scope: the scope of calls that name none; a scope sees what is at or under it.
     scheme: how to write and recall, by catalogue name (`loci list scheme`) or as an object.
     embedder: None (lexical and graph only), "hash", "minilm" or an Embedder; `previous` serves while a new one embeds.
@@ -46,10 +47,17 @@ class Memory(Handle):
     ['Ana adopted a kitten']
     """
 
+    def __new__(cls, path: str | os.PathLike[str], *args: Any, **given: Any) -> Self:
+        """A memory here; for an http:// or https:// URL one on a server, with the same face."""
+        if cls is Memory and isinstance(path, str) and path.startswith(("http://", "https://")):
+            return load("loci.records.remote:RemoteMemory")(path, *args, **given)  # type: ignore[no-any-return]
+        return super().__new__(cls)
+
     def __init__(
         self,
         path: str | os.PathLike[str],
         *,
+        token: str | None = None,
         scope: str = DEFAULT,
         scheme: str | Scheme = "loci",
         embedder: str | Embedder | None = None,
@@ -60,6 +68,8 @@ class Memory(Handle):
         log_queries: bool = True,
         background: bool = True,
     ) -> None:
+        if token is not None:
+            raise ValueError(f"token= was given for {str(path)!r}; only a server (http:// or https://) takes a token")
         super().__init__(
             path, scope=scope, scheme=scheme, embedder=embedder, previous=previous, clock=clock,
             restore_window=restore_window, budget=budget, log_queries=log_queries,
@@ -344,7 +354,7 @@ class Memory(Handle):
             raise ValueError(f"store={store!r} is not the name of this store; read it from memory.name to wipe it")
         with self._store.write() as db:
             self._asked.clear()
-            for table in ("posting", "vector", "link_source", "link", "provenance", "past", "asked", "request", "state", "job", "item",
+            for table in ("posting", "vector", "link_source", "link_past", "link", "provenance", "past", "asked", "request", "state", "job", "item",
                           "event", "scope", "model"):  # fmt: skip
                 db.execute(f"DELETE FROM {table}")
             rows.event(db, "wipe", self._clock())

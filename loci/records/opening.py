@@ -1,18 +1,30 @@
-"""From words to parts: which scheme and which embedder a memory was asked to open with."""
+"""From words to parts: which store, scheme and embedder a memory was asked to open with."""
 
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 
 from loci.core.card import load, members
 from loci.core.ports import Embedder
+from loci.records.database import Store
 from loci.records.scheme import Scheme
+from loci.records.sqlite import SQLiteStore
 
 _EMBEDDERS = {
     "hash": "loci.ports.embed_hash:HashEmbedder",
     "minilm": "loci.ports.embed_minilm:MiniLMEmbedder",
 }
+
+
+def store(path: str | os.PathLike[str]) -> Store:
+    """The store at a path or a postgresql:// URL, made when it is new."""
+    if isinstance(path, str) and path.startswith(("postgresql://", "postgres://")):
+        return load("loci.records.postgres:PostgresStore")(path)  # type: ignore[no-any-return]  # needs an extra
+    if isinstance(path, str) and "://" in path:
+        raise ValueError(f"path={path!r} has an unknown scheme; give a file, postgresql://... or http://...")
+    return SQLiteStore(path)
 
 
 def schemes() -> list[str]:

@@ -12,7 +12,6 @@ Scores are BM25 (Robertson and Zaragoza, 2009) in the form of Lucene:
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from loci.core.ports import I64
 from loci.records import rows
+from loci.records.database import Database
 
 K1, B = 1.0, 0.6  # saturation of term counts, and how much length counts, where nothing else is asked for
 SPAN = 4096  # ids of one row
@@ -29,11 +29,11 @@ Posting = tuple[I64, NDArray[np.int64], NDArray[np.int64]]  # ids, tf, lengths
 _MOST = 65535
 _MANY_SCOPES = 200
 _MANY_TERMS = 900  # parameters of one statement, scopes apart
-_APPEND = """INSERT INTO posting VALUES (?, ?, ?, ?)
-             ON CONFLICT DO UPDATE SET entries = CAST(entries || excluded.entries AS BLOB)"""
+_APPEND = """INSERT INTO posting VALUES (?, ?, ?, ?) ON CONFLICT (term, scope, chunk)
+             DO UPDATE SET entries = CAST(posting.entries || excluded.entries AS BLOB)"""
 
 
-def add(db: sqlite3.Connection, scope: int, ids: Sequence[int], texts: Sequence[Sequence[str]]) -> None:
+def add(db: Database, scope: int, ids: Sequence[int], texts: Sequence[Sequence[str]]) -> None:
     """Index items, ids rising, by their tokens."""
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     db.execute(
@@ -68,7 +68,7 @@ def _rows(scope: int, ids: I64, lengths: I64, texts: Sequence[Sequence[str]]) ->
         yield names[of], scope, at, data[start * size : end * size]
 
 
-def remove(db: sqlite3.Connection, scope: int, item: int, tokens: Sequence[str]) -> None:
+def remove(db: Database, scope: int, item: int, tokens: Sequence[str]) -> None:
     """Take one item out of the index; `tokens` are what it was indexed by."""
     chunk, low = divmod(item, SPAN)
     found = False
@@ -94,7 +94,7 @@ def remove(db: sqlite3.Connection, scope: int, item: int, tokens: Sequence[str])
         )
 
 
-def read(db: sqlite3.Connection, scopes: Sequence[int], terms: Sequence[str]) -> dict[str, Posting]:
+def read(db: Database, scopes: Sequence[int], terms: Sequence[str]) -> dict[str, Posting]:
     """The posting list of each term over the scopes: ids, tf, lengths."""
     if not scopes or not terms:
         return {}
@@ -107,11 +107,13 @@ def read(db: sqlite3.Connection, scopes: Sequence[int], terms: Sequence[str]) ->
     return {term: _list(*parts) for term, parts in found.items()}
 
 
-def _read(db: sqlite3.Connection, scopes: Sequence[int], terms: Sequence[str]) -> list[tuple[str, int, bytes]]:
+def _read(db: Database, scopes: Sequence[int], terms: Sequence[str]) -> list[tuple[str, int, bytes]]:
     sql = f"SELECT term, chunk, entries FROM posting WHERE term IN ({rows.marks(terms)})"
     if len(scopes) > _MANY_SCOPES and len(scopes) == db.execute("SELECT count(*) FROM scope").fetchone()[0]:
         return db.execute(sql, tuple(terms)).fetchall()  # every scope: one range a term
-    return db.execute(f"{sql} AND scope IN (SELECT value FROM json_each(?))", (*terms, json.dumps(scopes))).fetchall()
+    return db.execute(
+        f"{sql} AND scope IN (SELECT value FROM json_each(CAST(? AS TEXT)))", (*terms, json.dumps(scopes))
+    ).fetchall()
 
 
 def _list(chunks: list[int], blobs: list[bytes]) -> Posting:

@@ -7,19 +7,20 @@ the call, so it is there exactly when the items are.
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Sequence
+
+from loci.records.database import Database
 
 WINDOW_S = 7 * 86400.0
 
 
-def told(db: sqlite3.Connection, scope: int, key: str) -> list[int] | None:
+def told(db: Database, scope: int, key: str) -> list[int] | None:
     """The ids of the first call under a key, None when there was none."""
     row = db.execute("SELECT ids FROM request WHERE scope = ? AND key = ?", (scope, key)).fetchone()
     return None if row is None else [int(id_) for id_ in json.loads(row[0])]
 
 
-def keep(db: sqlite3.Connection, scope: int, key: str, ids: Sequence[int], now: float) -> None:
+def keep(db: Database, scope: int, key: str, ids: Sequence[int], now: float) -> None:
     """Remember what a call gave; keys older than a week go."""
     db.execute("DELETE FROM request WHERE time < ?", (now - WINDOW_S,))
     db.execute(

@@ -118,6 +118,15 @@ CREATE TABLE request (                   -- keys of calls that may be repeated, 
   PRIMARY KEY (scope, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX request_time ON request (time);
+ALTER TABLE item ADD COLUMN principal TEXT;                    -- who said it
+ALTER TABLE item ADD COLUMN trust INTEGER NOT NULL DEFAULT 1;  -- 0 untrusted, 1 ordinary, 2 the owner's word
+ALTER TABLE item ADD COLUMN held INTEGER NOT NULL DEFAULT 0;   -- quarantined: gone, but not erased by time
+CREATE INDEX item_principal ON item (principal) WHERE principal IS NOT NULL;
+CREATE TABLE link_past (                 -- a link was forgotten in [gone, ended)
+  link INTEGER NOT NULL REFERENCES link (id) ON DELETE CASCADE, gone REAL NOT NULL, ended REAL NOT NULL
+) STRICT;
+CREATE INDEX link_past_link ON link_past (link);
+CREATE INDEX event_scope ON event (scope, seq);
 """
 
 LADDER: tuple[str, ...] = (_V1, _V2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,38 +9,38 @@ import numpy as np
 
 from loci.core.ports import F32, I64, Embedder
 from loci.records import rows
+from loci.records.database import Database
 
 
-def model_id(db: sqlite3.Connection, embedder: Embedder) -> int | None:
+def model_id(db: Database, embedder: Embedder) -> int | None:
     """The row of an embedder's model, None when the store has no vector of it yet."""
     sql = "SELECT id FROM model WHERE name = ? AND dim = ? AND version = ?"
     row = db.execute(sql, (embedder.name, embedder.dim, embedder.version)).fetchone()
     return None if row is None else int(row[0])
 
 
-def register(db: sqlite3.Connection, embedder: Embedder) -> int:
+def register(db: Database, embedder: Embedder) -> int:
     """The row of an embedder's model, made when it is new."""
     found = model_id(db, embedder)
     if found is not None:
         return found
-    sql = "INSERT INTO model (name, dim, version) VALUES (?, ?, ?)"
-    return int(db.execute(sql, (embedder.name, embedder.dim, embedder.version)).lastrowid or 0)
+    sql = "INSERT INTO model (name, dim, version) VALUES (?, ?, ?) RETURNING id"
+    return int(db.execute(sql, (embedder.name, embedder.dim, embedder.version)).fetchone()[0])
 
 
-def pending(db: sqlite3.Connection, model: int | None, limit: int, after: int = 0) -> list[tuple[int, str]]:
+def pending(db: Database, model: int | None, limit: int, after: int = 0) -> list[tuple[int, str]]:
     """Live items that have no vector of the model yet, oldest first: (id, text)."""
     sql = """SELECT id, text FROM item WHERE id > ? AND gone IS NULL AND NOT EXISTS (
                SELECT 1 FROM vector WHERE vector.item = item.id AND vector.model = ?) ORDER BY id LIMIT ?"""
     return db.execute(sql, (after, model or 0, limit)).fetchall()
 
 
-def put(db: sqlite3.Connection, model: int, ids: Sequence[int], vectors: F32) -> None:
+def put(db: Database, model: int, ids: Sequence[int], vectors: F32) -> None:
     """Keep vectors (N, dim) of items that are still there; those that went meanwhile are left out."""
-    data = np.asarray(vectors, np.float16)
     db.executemany(
-        """INSERT OR REPLACE INTO vector (model, item, data)
-           SELECT ?, id, ? FROM item WHERE id = ? AND gone IS NULL""",
-        ((model, row.tobytes(), id_) for id_, row in zip(ids, data, strict=True)),
+        """INSERT INTO vector (model, item, data) SELECT ?, id, ? FROM item WHERE id = ? AND gone IS NULL
+           ON CONFLICT (item, model) DO UPDATE SET data = excluded.data""",
+        ((model, db.pack(row), id_) for id_, row in zip(ids, np.asarray(vectors), strict=True)),
     )
 
 
@@ -60,7 +59,7 @@ class Matrix:
         return self.rows.nbytes + self.ids.nbytes + self.have.nbytes
 
 
-def matrix(db: sqlite3.Connection, model: int, dim: int, ids: I64, held: Matrix | None = None) -> Matrix:
+def matrix(db: Database, model: int, dim: int, ids: I64, held: Matrix | None = None) -> Matrix:
     """The matrix over `ids`; rows that an older matrix of the model holds are not read again."""
     found = np.zeros((len(ids), dim), np.float32)
     have = np.zeros(len(ids), bool)
@@ -76,6 +75,6 @@ def matrix(db: sqlite3.Connection, model: int, dim: int, ids: I64, held: Matrix 
         sql = f"SELECT item, data FROM vector WHERE model = ? AND item IN ({rows.marks(wanted)})"
         for id_, data in db.execute(sql, (model, *wanted)):
             place = int(np.searchsorted(ids, id_))
-            found[place] = np.frombuffer(data, np.float16)
+            found[place] = db.unpack(data)
             have[place] = True
     return Matrix(model, ids, found, ids[have])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from loci.core.ports import F32, I64, Embedder
 from loci.records import analysis, postings, rows, vectors
+from loci.records.database import Database
 from loci.records.item import KINDS, Item, Link
 from loci.records.ledger import F64, Ledger
 from loci.records.postings import K1, B
@@ -47,7 +47,7 @@ class View:
 
     def __init__(
         self,
-        db: sqlite3.Connection,
+        db: Database,
         path: str,
         shelf: Shelf,
         *,
@@ -107,7 +107,9 @@ class View:
         """Items and tokens in the lexical index of the scope."""
         items = tokens = 0
         for some in rows.batches(self.ledger.scopes):
-            sql = f"SELECT total(items), total(tokens) FROM scope WHERE id IN ({rows.marks(some)})"
+            sql = (
+                f"SELECT coalesce(sum(items), 0), coalesce(sum(tokens), 0) FROM scope WHERE id IN ({rows.marks(some)})"
+            )
             n, t = self._db.execute(sql, some).fetchone()
             items, tokens = items + int(n), tokens + int(t)
         return items, tokens
@@ -187,7 +189,8 @@ class View:
     def links(self, ids: Iterable[int]) -> list[Link]:
         """Links around items that were live, held and were known at the view's time."""
         found = rows.links(self._db, ids)
-        return [link for link in found if self._stands(link)]
+        away = rows.unlinked(self._db, [link.id for link in found], self.when) if self.past else set()
+        return [link for link in found if link.id not in away and self._stands(link)]
 
     def _stands(self, link: Link) -> bool:
         known = link.known is None or link.known <= self.when

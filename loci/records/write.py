@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import replace
 
 from loci.core.errors import ConflictError, UnknownItem
 from loci.records import analysis, forget, postings, rows
+from loci.records.database import Database
 from loci.records.item import Item, Link
 from loci.records.scheme import Changes
 
 _INSERT = """INSERT INTO item (id, scope, kind, text, at, since, until, known, changed, session, source, value, uses,
-             pinned, meta, version, speaker, cues, head) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+             pinned, meta, version, principal, trust, held, speaker, cues, head)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 
 def insert(
-    db: sqlite3.Connection, scope: int, new: Sequence[Item], tokens: Sequence[Sequence[str]], now: float, *, op: str
+    db: Database, scope: int, new: Sequence[Item], tokens: Sequence[Sequence[str]], now: float, *, op: str
 ) -> list[int]:
     """Add items of one scope, already tokenised; their ids, rising and never used before."""
-    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'item'").fetchone()
-    first = (row[0] if row else 0) + 1
+    first = db.reserve("item", len(new))
     ids = list(range(first, first + len(new)))
     version = rows.event(db, op, now, scope=scope, first=first, last=ids[-1])
     db.executemany(
@@ -31,14 +31,14 @@ def insert(
                 id_, scope, item.kind, item.text, item.at, item.since, item.until,
                 now if item.known is None else item.known, now if item.known is None else item.known,
                 item.session, item.source, item.value, item.uses, int(item.pinned),
-                json.dumps(dict(item.meta), ensure_ascii=False, sort_keys=True) if item.meta else "{}", version,
+                json.dumps(dict(item.meta), ensure_ascii=False, sort_keys=True) if item.meta else "{}", version, item.principal, item.trust, int(item.held),
                 *analysis.said(item), analysis.head(item),
             )
             for id_, item in zip(ids, new, strict=True)
         ),
     )  # fmt: skip
     db.executemany(
-        "INSERT OR IGNORE INTO provenance VALUES (?, ?)",
+        "INSERT INTO provenance VALUES (?, ?) ON CONFLICT DO NOTHING",
         ((id_, source) for id_, item in zip(ids, new, strict=True) for source in item.sources),
     )
     postings.add(db, scope, ids, tokens)
@@ -46,7 +46,7 @@ def insert(
 
 
 def close(
-    db: sqlite3.Connection, scopes: Container[int], ends: Mapping[int, float], now: float, *, by: Sequence[int] = ()
+    db: Database, scopes: Container[int], ends: Mapping[int, float], now: float, *, by: Sequence[int] = ()
 ) -> None:
     """End the validity of items: what was believed before stays readable with `as_of`."""
     for id_, until in ends.items():
@@ -60,7 +60,7 @@ def close(
         db.execute("UPDATE item SET until = ?, changed = ?, version = ? WHERE id = ?", (until, now, version, id_))
 
 
-def keep_past(db: sqlite3.Connection, id_: int, now: float) -> None:
+def keep_past(db: Database, id_: int, now: float) -> None:
     """Write down what is believed of an item until now, before that changes."""
     db.execute(
         "INSERT INTO past SELECT id, since, until, gone, changed, ? FROM item WHERE id = ? AND changed < ?",
@@ -68,7 +68,7 @@ def keep_past(db: sqlite3.Connection, id_: int, now: float) -> None:
     )
 
 
-def link(db: sqlite3.Connection, scope: int, new: Sequence[Link], now: float) -> list[int]:
+def link(db: Database, scope: int, new: Sequence[Link], now: float) -> list[int]:
     """Add links between live items of one scope."""
     ids = []
     for one in new:
@@ -76,20 +76,22 @@ def link(db: sqlite3.Connection, scope: int, new: Sequence[Link], now: float) ->
         ids.append(
             int(
                 db.execute(
-                    "INSERT INTO link (src, rel, dst, weight, since, until, known) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    """INSERT INTO link (src, rel, dst, weight, since, until, known) VALUES (?, ?, ?, ?, ?, ?, ?)
+                       RETURNING id""",
                     (one.src, one.rel, one.dst, one.weight, one.since, one.until, known),
-                ).lastrowid
-                or 0
+                ).fetchone()[0]
             )
         )
-        db.executemany("INSERT OR IGNORE INTO link_source VALUES (?, ?)", ((ids[-1], s) for s in one.sources))
+        db.executemany(
+            "INSERT INTO link_source VALUES (?, ?) ON CONFLICT DO NOTHING", ((ids[-1], s) for s in one.sources)
+        )
     if ids:
         rows.event(db, "link", now, scope=scope, detail={"links": [ids[0], ids[-1]]})
     return ids
 
 
 def apply(
-    db: sqlite3.Connection,
+    db: Database,
     scheme: str,
     scope: int,
     changes: Changes,
@@ -116,7 +118,7 @@ def apply(
         new = [replace(one.item, id=0) for one in changes.put]
         ids = insert(db, scope, new, [analysis.tokens_of(item) for item in new], now, op=op)
     db.executemany(
-        "INSERT OR IGNORE INTO provenance VALUES (?, ?)",
+        "INSERT INTO provenance VALUES (?, ?) ON CONFLICT DO NOTHING",
         ((of, source) for of, sources in changes.vouch.items() for source in sources if source != of),
     )
     if changes.vouch:
@@ -146,23 +148,27 @@ def apply(
     return ids
 
 
-def save(db: sqlite3.Connection, scheme: str, scope: int, state: Mapping[str, bytes | None]) -> None:
+def save(db: Database, scheme: str, scope: int, state: Mapping[str, bytes | None]) -> None:
     """Keep or drop parts of a scheme's state."""
     for name, data in state.items():
         if data is None:
             db.execute("DELETE FROM state WHERE scheme = ? AND name = ? AND scope = ?", (scheme, name, scope))
         else:
-            db.execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?)", (scheme, name, scope, data))
+            db.execute(
+                """INSERT INTO state VALUES (?, ?, ?, ?) ON CONFLICT (scheme, name, scope)
+                   DO UPDATE SET data = excluded.data""",
+                (scheme, name, scope, data),
+            )
 
 
-def _unpinned(db: sqlite3.Connection, ids: set[int]) -> None:
+def _unpinned(db: Database, ids: set[int]) -> None:
     for some in rows.batches(sorted(ids)):
-        row = db.execute(f"SELECT id FROM item WHERE pinned AND id IN ({rows.marks(some)})", some).fetchone()
+        row = db.execute(f"SELECT id FROM item WHERE pinned = 1 AND id IN ({rows.marks(some)})", some).fetchone()
         if row is not None:
             raise ConflictError(f"item {row[0]} is pinned, so a scheme cannot end or forget it; only the user can")
 
 
-def _still(db: sqlite3.Connection, scopes: Collection[int], ids: set[int], read_at: int) -> None:
+def _still(db: Database, scopes: Collection[int], ids: set[int], read_at: int) -> None:
     left = set(ids)
     for some in rows.batches(sorted(ids)):
         for id_, of, gone, version in db.execute(

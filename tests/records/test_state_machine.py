@@ -20,6 +20,7 @@ from loci.records import Item, Memory
 from loci.records.checks import START, Words, ask
 from loci.records.oracle import Replay, bytes_left, store_files
 from loci.records.scope import covers
+from tests import stores
 
 SCOPES = ("a", "a/b", "a/b/c", "ab", "z")
 SEEN_FROM = (*SCOPES, "/", "a/x")
@@ -39,7 +40,7 @@ class Laws(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="loci-"))
-        self.path = self.folder / "memory.db"
+        self.path = self.place("memory.db")
         self.clock = FixedClock(START)
         self.oracle = Replay()
         self.given: set[int] = set()
@@ -49,10 +50,18 @@ class Laws(RuleBasedStateMachine):
         self.memory = self.open()
         self.second: Memory | None = None
 
-    def open(self, path: Path | None = None, clock: FixedClock | None = None) -> Memory:
+    def open(self, path: Any = None, clock: FixedClock | None = None) -> Memory:
         return Memory(
             path or self.path, scheme=self.scheme, embedder=self.embedder, clock=clock or self.clock, restore_window=1e9
         )
+
+    def place(self, name: str) -> Any:
+        """Where a memory of this run is kept."""
+        return self.folder / name
+
+    def files(self) -> Any:
+        """What an outsider finds there."""
+        return store_files(self.path)
 
     def call(self, verb: Callable[[Memory], Any]) -> Any:
         """A write: done, and kept for the replay at the end."""
@@ -204,7 +213,7 @@ class Laws(RuleBasedStateMachine):
             ids = ids | more
         self.oracle.note("erase", self.clock(), ids)
         words = {self.words[id_] for id_ in ids}
-        assert not (left := bytes_left(store_files(self.path), words)), f"bytes of erased items are left: {left}"
+        assert not (left := bytes_left(self.files(), words)), f"bytes of erased items are left: {left}"
 
     @rule(k=st.integers(0, 6), scope=st.sampled_from(SEEN_FROM), words=st.lists(st.sampled_from(WORDS), max_size=3))
     def recall(self, k: int, scope: str, words: list[str]) -> None:
@@ -295,7 +304,7 @@ class Laws(RuleBasedStateMachine):
 
     def same_calls_give_the_same_answers(self) -> None:
         clock = FixedClock(START)
-        with self.open(self.folder / "again.db", clock) as again:
+        with self.open(self.place("again.db"), clock) as again:
             for when, verb in self.calls:
                 clock.now = when
                 verb(again)
@@ -326,9 +335,27 @@ class PlainLaws(Laws):
     scheme = "bm25"
 
 
+class PostgresLaws(Laws):
+    """The same on a server, beside the tenants of the other runs."""
+
+    embedder = Words()
+
+    def place(self, name: str) -> str:
+        return stores.tenant(f"{self.folder.name}-{name}")
+
+    def files(self) -> Any:
+        return stores.tables(like=f"{self.folder.name}-memory.db")
+
+    def bytes_are_as_stated(self) -> None:
+        """The tenants of all runs share the server's pages: test_postgres.py compares the bytes of one alone."""
+        assert self.memory.nbytes > 0
+
+
 TestLoci = Laws.TestCase
 TestDense = DenseLaws.TestCase
 TestBM25 = PlainLaws.TestCase
+TestPostgres = PostgresLaws.TestCase
 TestLoci.settings = SETTINGS
+TestPostgres.settings = settings(SETTINGS, max_examples=10)
 TestDense.settings = settings(SETTINGS, max_examples=20)
 TestBM25.settings = settings(SETTINGS, max_examples=20)

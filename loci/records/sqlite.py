@@ -13,12 +13,17 @@ import sqlite3
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from loci.core.errors import Busy, ClosedError, LociError, NotAStore, ReadOnly, StorageFull, StoreError
+from loci.core.ports import F32
 from loci.records import schema
 from loci.records.rawfile import RawFile
+from loci.records.scope import ROOT
 
 _BUSY_S = 30.0
 _SETTINGS = (
@@ -29,7 +34,46 @@ _SETTINGS = (
 _MAGIC = b"SQLite format 3\x00"
 
 
-class Store:
+class Connection(sqlite3.Connection):
+    """What the shared SQL does not say, on SQLite (`Database`)."""
+
+    def reserve(self, table: str, count: int) -> int:
+        """The first of `count` ids of a table that were never used."""
+        row = self.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+        self.advance(table, (row[0] if row else 0) + count)
+        return int(row[0] if row else 0) + 1
+
+    def advance(self, table: str, past: int) -> None:
+        """Let new ids of a table begin after `past`, where they do not already."""
+        if not self.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (past, table)).rowcount:
+            self.execute("INSERT INTO sqlite_sequence VALUES (?, ?)", (table, past))
+
+    def pack(self, row: np.ndarray[Any, Any]) -> bytes:
+        """A vector as its bytes in float16."""
+        return np.asarray(row, np.float16).tobytes()
+
+    def unpack(self, cell: bytes) -> np.ndarray[Any, Any]:
+        """The vector of such bytes."""
+        return np.frombuffer(cell, np.float16)
+
+    def nearest(self, model: int, query: F32, scopes: Sequence[int], k: int) -> None:
+        """None: SQLite has no index of vectors."""
+
+    def says(self, piece: bytes) -> bool:
+        """Whether the text or meta of an item that is still there contains these bytes."""
+        sql = "SELECT 1 FROM item WHERE instr(CAST(text AS BLOB), ?) OR instr(CAST(meta AS BLOB), ?) LIMIT 1"
+        return self.execute(sql, (piece, piece)).fetchone() is not None
+
+    @property
+    def nbytes(self) -> int:
+        """Pages in use, indexes included; log and free pages not."""
+        pages, free, size = (
+            self.execute(f"PRAGMA {x}").fetchone()[0] for x in ("page_count", "freelist_count", "page_size")
+        )
+        return int((pages - free) * size)
+
+
+class SQLiteStore:
     """The file and its connections: one writer, one reader for each thread."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -40,8 +84,8 @@ class Store:
         self.path = Path(path)
         self._lock = threading.RLock()
         self._local = threading.local()
-        self._all: list[sqlite3.Connection] = []
-        self._readers: list[tuple[threading.Thread, sqlite3.Connection]] = []
+        self._all: list[Connection] = []
+        self._readers: list[tuple[threading.Thread, Connection]] = []
         self._process = os.getpid()
         self._raw: RawFile | None = None
         self.closed = False
@@ -99,12 +143,13 @@ class Store:
         if os.getpid() != self._process:  # SQLite's connections must not cross a fork
             raise ClosedError(f"this memory was opened before a fork; open it here with Memory({str(self.path)!r})")
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> Connection:
         self._check_open()
         with errors(self.path):
             connection = sqlite3.connect(
-                self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=256
-            )
+                self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=256,
+                factory=Connection,
+            )  # fmt: skip
         try:
             with errors(self.path):
                 for setting in _SETTINGS:
@@ -146,10 +191,10 @@ class Store:
             self._writer.execute("VACUUM INTO ?", (str(copy),))
 
     @property
-    def reader(self) -> sqlite3.Connection:
+    def reader(self) -> Connection:
         """This thread's connection for reads."""
         self._check_open()
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        connection: Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             with self._lock:
                 self._let_go()
@@ -166,7 +211,7 @@ class Store:
             self._all.remove(connection)
 
     @contextlib.contextmanager
-    def read(self) -> Iterator[sqlite3.Connection]:
+    def read(self, sees: str = ROOT) -> Iterator[Connection]:
         """One snapshot: everything read inside agrees with everything else. Nested reads share the outer one."""
         db = self.reader
         if db.in_transaction:
@@ -181,7 +226,7 @@ class Store:
                     db.execute("COMMIT")
 
     @contextlib.contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
+    def write(self, sees: str = ROOT) -> Iterator[Connection]:
         """One write transaction, on the disk when it returns; rolled back whole on any error."""
         self._check_open()
         with self._lock, errors(self.path):
@@ -223,10 +268,7 @@ class Store:
     def nbytes(self) -> int:
         """Bytes that the store holds: pages in use, indexes included, log and free pages not."""
         with self.read() as db:
-            (pages,) = db.execute("PRAGMA page_count").fetchone()
-            (free,) = db.execute("PRAGMA freelist_count").fetchone()
-            (size,) = db.execute("PRAGMA page_size").fetchone()
-        return int((pages - free) * size)
+            return db.nbytes
 
     def raw(self, overlap: int) -> Iterator[tuple[str, bytes]]:
         """(file name, chunk of bytes): all that stands in the file and its log; chunks overlap, so that none cuts a word.
@@ -238,6 +280,15 @@ class Store:
             with contextlib.suppress(FileNotFoundError), contextlib.closing(RawFile(path)) as raw:
                 for chunk in raw.chunks(overlap):
                     yield path.name, chunk
+
+    def damage(self) -> Iterator[tuple[str, str]]:
+        """What SQLite's own checks find: broken pages, and rows that point to rows that are not there."""
+        with self.read() as db:
+            for (line,) in db.execute("PRAGMA integrity_check(20)"):
+                if line != "ok":
+                    yield "file", str(line)
+            for table, rowid, parent, _ in db.execute("PRAGMA foreign_key_check").fetchall()[:20]:
+                yield str(table), f"row {rowid} points to a row of {parent} that is not there"
 
     def close(self) -> None:
         """Close every connection; closing twice is fine."""

@@ -1,0 +1,1 @@
+"""`Memory` over HTTP: the verbs, streams in and out, tokens, limits, metrics."""

@@ -1,0 +1,1 @@
+"""`loci mcp`: the verbs as a server of the Model Context Protocol, over stdio or streamable HTTP."""
