@@ -15,13 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loci.records import Hit, Hits, Item, Memory
+    from loci.records.remote_async import AsyncMemory
 
 __version__ = "0.1.0"
-__all__ = ["Hit", "Hits", "Item", "Memory", "__version__"]
+__all__ = ["AsyncMemory", "Hit", "Hits", "Item", "Memory", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     """Load the public classes of `loci.records` on first use (PEP 562)."""
+    if name == "AsyncMemory":
+        from loci.records import remote_async
+
+        return remote_async.AsyncMemory
     if name in {"Hit", "Hits", "Item", "Memory"}:
         from loci import records
 

@@ -11,14 +11,17 @@ quoted, as data; when memory does not know, the block stays silent.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, MessageRole, TextBlock
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.memory.memory import BaseMemoryBlock
+from pydantic import SkipValidation
 
+from loci.adapters.said import turn, words
 from loci.app.answers import shown
-from loci.app.quote import BEGIN, END, stripped
+from loci.app.quote import BEGIN, END
 from loci.records import Item, Memory
 
 _SAID = (MessageRole.USER, MessageRole.ASSISTANT)
@@ -29,7 +32,7 @@ class LociBlock(BaseMemoryBlock[str]):
     """A block of long-term memory in one scope of a `Memory`."""
 
     name: str = Field(default="loci", description="The name of the memory block.")
-    memory: Memory = Field(description="The memory: a file, a server or a URL, opened.", exclude=True)
+    memory: SkipValidation[Memory] = Field(description="The memory: a file, a server or a URL, opened.", exclude=True)
     scope: str | None = Field(default=None, description="Whose memory; by default the memory's own scope.")
     k: int = Field(default=5, description="How many items to recall.")
     max_tokens: int | None = Field(default=None, description="Recall only what fits.")
@@ -37,8 +40,8 @@ class LociBlock(BaseMemoryBlock[str]):
 
     async def _aget(self, messages: list[ChatMessage] | None = None, **block_kwargs: Any) -> str:
         """What answers the last thing that the user said, quoted; nothing when memory does not know."""
-        question = next((said for message in reversed(messages or []) if message.role == MessageRole.USER
-                         and (said := _said(message))), "")  # fmt: skip
+        asked = (words(_texts(one)) for one in reversed(messages or []) if one.role == MessageRole.USER)
+        question = next(filter(None, asked), "")
         if not question:
             return ""
         hits = await asyncio.to_thread(
@@ -49,9 +52,9 @@ class LociBlock(BaseMemoryBlock[str]):
     async def _aput(self, messages: list[ChatMessage]) -> None:
         """Keep what was said, each message one item, neighbours in their session."""
         new = [
-            Item(text=f"{message.role.value}: {said}", session=message.additional_kwargs.get("session_id"))
+            Item(text=said, session=message.additional_kwargs.get("session_id"))
             for message in messages
-            if message.role in _SAID and (said := _said(message))
+            if message.role in _SAID and (said := turn(message.role.value, _texts(message)))
         ]
         if new:
             await asyncio.to_thread(self.memory.add, new, scope=self.scope)
@@ -66,6 +69,5 @@ class LociBlock(BaseMemoryBlock[str]):
         return "\n".join([BEGIN, *inside, END]) if inside else None
 
 
-def _said(message: ChatMessage) -> str:
-    """The words of a message, without recalled memories."""
-    return stripped("\n".join(block.text for block in message.blocks if isinstance(block, TextBlock))).strip()
+def _texts(message: ChatMessage) -> Iterator[str]:
+    return (block.text for block in message.blocks if isinstance(block, TextBlock))

@@ -20,7 +20,7 @@ from agents.memory import SessionABC, SessionSettings
 from agents.memory.session_settings import resolve_session_limit
 
 from loci.adapters.paths import path
-from loci.app.quote import stripped
+from loci.adapters.said import turn
 from loci.core.errors import UnknownItem
 from loci.records import Item, Memory
 
@@ -117,7 +117,7 @@ async def _finished(work: Callable[..., Any], *given: Any) -> Any:
 
 def _dumped(item: Any) -> str:
     try:
-        return json.dumps(item, ensure_ascii=False)
+        return json.dumps(item)  # ASCII: even a lone surrogate comes back
     except (TypeError, ValueError) as error:
         raise TypeError(f"a session item cannot be kept ({error}); give input items that are JSON") from error
 
@@ -133,5 +133,4 @@ def _said(item: Any) -> str:
     content = item.get("content")
     parts = content if isinstance(content, list) else [{"text": content}]
     texts = [str(part["text"]) for part in parts if isinstance(part, Mapping) and isinstance(part.get("text"), str)]
-    words = stripped("\n".join(texts)).strip()
-    return f"{item['role']}: {words}" if words else ""
+    return turn(str(item["role"]), texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,10 @@ EmbedderName = Annotated[str, typer.Option(help="none, hash or minilm.")]
 
 def opened(path: str, *, new: bool = False, scheme: str = "loci", embedder: str = "none") -> Memory:
     """Open a memory; only `add` and `import` make a new file."""
+    if path.startswith(("http://", "https://")):
+        if (scheme, embedder) != ("loci", "none"):
+            raise ValueError("scheme and embedder are for the server to choose; leave them out, or give them to loci serve")
+        return Memory(path, token=os.environ.get("LOCI_TOKEN") or None)
     if not new and "://" not in path and not Path(path).exists():
         raise FileNotFoundError(
             f"{path} does not exist; give the file of a memory, or make one with: loci add {path} TEXT"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -54,11 +55,16 @@ def import_(
 ) -> None:
     """Import an export of loci, text or Markdown, or chats. May be run again: it goes on."""
     from loci.records import exchange, importers
+    from loci.records.remote import RemoteMemory
 
     if not source.exists():
         raise FileNotFoundError(f"{source} does not exist; give a file or folder to import")
     with opened(file, new=True) as memory, progress("import") as report:
-        if format == "jsonl" or (format == "auto" and exchange.is_export(source)):
+        if isinstance(memory, RemoteMemory):
+            known = format == "jsonl" or (format == "auto" and source.suffix == ".jsonl")
+            total = memory.load(source if known else importers.read(source, format=format), scope=scope, progress=report)
+            result = {"added": total, "skipped": 0, "total": total}
+        elif format == "jsonl" or (format == "auto" and exchange.is_export(source)):
             added = exchange.load(memory, source, scope=scope, progress=report)
             result = {"added": added, "skipped": 0, "total": added}
         else:
@@ -75,13 +81,15 @@ def export(
 ) -> None:
     """Write everything as JSON lines, readable without loci."""
     from loci.records import exchange
+    from loci.records.remote import RemoteMemory
 
     with opened(file) as memory, progress("export") as report:
+        write = memory.export if isinstance(memory, RemoteMemory) else partial(exchange.export, memory)
         if to is None:
-            exchange.export(memory, sys.stdout, scope=scope, progress=report)
+            write(sys.stdout, scope=scope, progress=report)
             return
         if to.exists():
             raise ValueError(f"{to} exists; give a new file, nothing was written")
         with to.open("w", encoding="utf-8") as target:
-            lines = exchange.export(memory, target, scope=scope, progress=report)
+            lines = write(target, scope=scope, progress=report)
     print(f"wrote {lines} lines to {to}", file=sys.stderr)

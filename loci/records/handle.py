@@ -16,9 +16,9 @@ from loci.core import sizes
 from loci.core.clock import Clock, moment
 from loci.core.errors import BudgetExceeded, ConflictError, StoreError, UnknownItem
 from loci.core.ports import Embedder
-from loci.records import forget, ledger, opening, rows, write
+from loci.records import forget, ledger, opening, rows, trusts, write
 from loci.records.database import Database
-from loci.records.item import KINDS, Hits, Ids, Item
+from loci.records.item import KINDS, ORDINARY, Hits, Ids, Item
 from loci.records.scheme import Changes, Plain, Scheme
 from loci.records.scope import DEFAULT, ROOT, covers
 from loci.records.scope import scope as checked
@@ -315,12 +315,12 @@ def item_of(one: str | Item, path: str, common: Mapping[str, Any]) -> Item:
         raise ValueError(f"kind={item.kind!r} is unknown; choose one of {', '.join(KINDS)}")
     if item.since is not None and item.until is not None and item.since > item.until:
         raise ValueError(f"since={item.since} is after until={item.until}; give an interval that begins before it ends")
-    for name in ("text", "session", "source"):
+    for name in ("text", "session", "source", "principal"):
         held = getattr(item, name)
         if held is not None and not isinstance(held, str):
             raise TypeError(f"item.{name} is a {type(held).__name__}; give text")
     try:
-        for text in (item.text, item.session, item.source):
+        for text in (item.text, item.session, item.source, item.principal):
             if text is not None and not text.isascii():
                 text.encode()
         if item.meta:
@@ -337,13 +337,15 @@ def _filled(one: Item, path: str, common: Mapping[str, Any]) -> Item:
     changes: dict[str, Any] = {
         name: value
         for name, value in common.items()
-        if name != "kind" and _stated(value) and not _stated(getattr(one, name))
+        if name not in ("kind", "trust") and _stated(value) and not _stated(getattr(one, name))
     }
+    if trusts.level(one.trust) == ORDINARY and common["trust"] != ORDINARY:
+        changes["trust"] = common["trust"]
     place = path if one.scope == DEFAULT else checked(one.scope)
     if place != one.scope:
         changes["scope"] = place
-    if one.id or one.version or one.gone is not None:
-        changes |= {"id": 0, "version": 0, "gone": None}
+    if one.id or one.version or one.gone is not None or one.held:
+        changes |= {"id": 0, "version": 0, "gone": None, "held": False}
     for name in _TIMES:
         given = getattr(one, name)
         if given is not None and (seconds := moment(given, name=name)) is not given:

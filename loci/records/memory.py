@@ -14,14 +14,13 @@ from loci.core.card import load
 from loci.core.clock import Clock, When, moment
 from loci.core.errors import ConflictError, LociError
 from loci.core.ports import Embedder
-from loci.records import analysis, calibrate, forget, history, jobs, repeat, rows, vectors, write
+from loci.records import analysis, calibrate, jobs, repeat, rows, trusts, vectors, write
 from loci.records.consolidate import Report, consolidate
 from loci.records.contradict import Proposal, propose
-from loci.records.forget import Receipt
-from loci.records.handle import DAY, TRIES, Handle, by_scope, item_of
-from loci.records.history import Diff, Event
-from loci.records.item import KINDS, Hits, Ids, Item, Link
+from loci.records.handle import DAY, TRIES, by_scope, item_of
+from loci.records.item import KINDS, ORDINARY, Hits, Ids, Item, Link
 from loci.records.jobs import Job
+from loci.records.lifetime import Lifetime
 from loci.records.pick import pick, wider
 from loci.records.scheme import Query, Scheme
 from loci.records.scope import DEFAULT
@@ -30,7 +29,7 @@ _EMBED = 64
 _NEAR = 50  # items in which contradictions are looked for
 
 
-class Memory(Handle):
+class Memory(Lifetime):
     """Long-term memory for agents in one file; many processes may hold it open.
 
     path: a file (made when new), ":memory:" for one that goes when closed, or the URL of a server; token: for a server.
@@ -91,6 +90,8 @@ class Memory(Handle):
         known: When | None = None,
         session: str | None = None,
         source: str | None = None,
+        principal: str | None = None,
+        trust: int | str = ORDINARY,
         kind: str = "episode",
         pinned: bool = False,
         meta: Mapping[str, Any] | None = None,
@@ -101,7 +102,8 @@ class Memory(Handle):
 
         at: when it happened; since/until: when it holds; known: when it became known (default now: an import of old
         talk may say so, and only then does `as_of` see it in the past). session: items of one session are
-        neighbours. supersedes: live items at or under the scope, whose validity ends where
+        neighbours. principal: who said it; trust: "untrusted" (web pages, documents, tools), "ordinary" or "owner".
+        supersedes: live items at or under the scope, whose validity ends where
         this begins (`since`, else `at`, else now). once: a key; the same call again within a week adds
         nothing and returns the first ids, so that a caller who lost the answer may repeat it.
         Returns the new ids with their scope. Raises ValueError and TypeError for what cannot be kept.
@@ -109,22 +111,27 @@ class Memory(Handle):
         path = self._scope(scope)
         common = {
             "kind": kind, "session": session, "source": source, "pinned": pinned, "meta": dict(meta or {}),
+            "principal": principal, "trust": trusts.level(trust),
             **{name: None if t is None else moment(t, name=name)
                for name, t in (("at", at), ("since", since), ("until", until), ("known", known))},
         }  # fmt: skip
         new = [item_of(one, path, common) for one in ([what] if isinstance(what, str | Item) else what)]
-        if not new:
-            return Ids(scope=path)
+        ids = self._put(path, new, supersedes, once) if new else None
+        if ids:
+            self._derive(new, ids)
+        return Ids(ids or (), scope=path)
+
+    def _put(self, path: str, new: Sequence[Item], supersedes: Sequence[int], once: str | None) -> list[int]:
+        """Keep checked items in one transaction; the ids of the first call when it was made before under the key."""
         tokens = [analysis.tokens_of(item) for item in new]
         now = self._clock()
         if early := next((item.known for item in new if item.known is not None and item.known > now), None):
             raise ValueError(
                 f"known={early} lies in the future; give the time at which it became known, or leave it out"
             )
-        with self._store.write() as db:
+        with self._store.write(path) as db:
             if once is not None and (told := repeat.told(db, rows.scope_id(db, path), once)) is not None:
-                return Ids(told, scope=path)
-            self._flush(db)
+                return told
             ids: list[int] = []
             for of, places in by_scope(new):
                 row = rows.scope_id(db, of)
@@ -139,14 +146,13 @@ class Memory(Handle):
             if once is not None:
                 repeat.keep(db, rows.scope_id(db, path), once, ids, now)
             self._check_budget(db)
-        self._derive(new, ids)
-        return Ids(ids, scope=path)
+        return ids
 
     def contradictions(self, id: int, *, scope: str | None = None) -> list[Proposal]:  # noqa: A002 - the field's word
         """Live items that an item may supersede, by rule: the same functional relation of the same subject. Only proposed."""
         ids, path = self._ids(id, scope)
         (new,) = self.get(ids, scope=path)
-        with self._store.read() as db:
+        with self._store.read(path) as db:
             view = self._view(db, path)
             near = view.items(view.top(view.lexical(new.text), _NEAR).tolist())
         return propose(new, near)
@@ -155,7 +161,7 @@ class Memory(Handle):
         """Relate two live items of a scope; returns the link's id."""
         path = self._scope(scope)
         now = self._clock()
-        with self._store.write() as db:
+        with self._store.write(path) as db:
             live = {
                 id_: item
                 for id_, item in rows.items(db, {src, dst}, rows.scopes_under(db, path)).items()
@@ -212,8 +218,9 @@ class Memory(Handle):
 
     def jobs(self, *, scope: str | None = None, waiting: bool = False) -> list[Job]:
         """Slow work of a scope: what is waiting, how far it is, why it stands still."""
-        with self._store.read() as db:
-            return jobs.find(db, list(rows.scopes_under(db, self._scope(scope))), waiting=waiting)
+        path = self._scope(scope)
+        with self._store.read(path) as db:
+            return jobs.find(db, list(rows.scopes_under(db, path)), waiting=waiting)
 
     # --- recall --------------------------------------------------------------------------------------------------
 
@@ -242,7 +249,7 @@ class Memory(Handle):
         path = self._scope(scope)
         query = query.encode("utf-8", "replace").decode()  # a lone surrogate could not be logged
         now = self._clock() if as_of is None else moment(as_of, name="as_of")
-        with self._store.read() as db:
+        with self._store.read(path) as db:
             view = self._view(db, path, as_of=None if as_of is None else now, kinds=kinds)
             wanted = Query(text=query, k=wider(k), now=now, kinds=None if kinds is None else tuple(kinds))
             found = self.scheme.recall(wanted, view) if k and len(view) else []
@@ -256,28 +263,28 @@ class Memory(Handle):
     def get(self, ids: int | Sequence[int], *, scope: str | None = None) -> list[Item]:
         """Live items by id, in the order asked. Raises UnknownItem when one is not live in the scope."""
         ids, path = self._ids(ids, scope)
-        with self._store.read() as db:
+        with self._store.read(path) as db:
             found = {i: x for i, x in rows.items(db, ids, rows.scopes_under(db, path)).items() if x.gone is None}
         self._all_there(ids, found)
         return [found[id_] for id_ in ids]
 
     def items(self, *, scope: str | None = None, as_of: When | None = None) -> list[Item]:
         """Every live item of a scope, by id; with as_of, as it was."""
-        with self._store.read() as db:
-            return self._view(
-                db, self._scope(scope), as_of=None if as_of is None else moment(as_of, name="as_of")
-            ).every()
+        path = self._scope(scope)
+        with self._store.read(path) as db:
+            return self._view(db, path, as_of=None if as_of is None else moment(as_of, name="as_of")).every()
 
     def links(self, ids: int | Sequence[int], *, scope: str | None = None, as_of: When | None = None) -> list[Link]:
         """Live links around items; with as_of, as they were."""
         ids, path = self._ids(ids, scope)
-        with self._store.read() as db:
+        with self._store.read(path) as db:
             return self._view(db, path, as_of=None if as_of is None else moment(as_of, name="as_of")).links(ids)
 
     def count(self, *, scope: str | None = None) -> int:
         """How many live items a scope holds now."""
-        with self._store.read() as db:
-            return len(self._view(db, self._scope(scope)))
+        path = self._scope(scope)
+        with self._store.read(path) as db:
+            return len(self._view(db, path))
 
     # --- learn, sleep ---------------------------------------------------------------------------------------------
 
@@ -291,7 +298,7 @@ class Memory(Handle):
         if isinstance(reward, bool) or not isinstance(reward, int | float) or not -1 <= reward <= 1:
             raise ValueError(f"reward={reward!r} is outside [-1, 1]; give -1 for harmful, 0 for useless, 1 for useful")
         for turn in range(TRIES):
-            with self._store.read() as db:
+            with self._store.read(hits.scope) as db:
                 view = self._view(db, hits.scope)
                 live = view.get(hit.item.id for hit in hits)
                 kept = Hits((hit for hit in hits if hit.item.id in live and live[hit.item.id].gone is None),
@@ -315,63 +322,3 @@ class Memory(Handle):
         """Sleep: merge, link, forget within bytes; what would hurt recall of past questions is not committed."""
         limit = self._budget if budget is None else sizes.parse(budget)
         return consolidate(self, self._scope(scope), limit)
-
-    # --- forget ---------------------------------------------------------------------------------------------------
-
-    def forget(self, ids: int | Sequence[int], *, scope: str | None = None, erase: bool = False) -> Ids:
-        """Forget items and everything that was known only through them; returns all ids that went.
-
-        They can be restored inside the window; `erase=True` leaves no window and no bytes. Ids must be live in the
-        scope (ids and hits know theirs), else UnknownItem and nothing is forgotten.
-        """
-        ids, path = self._ids(ids, scope)
-        with self._store.write() as db:
-            self._flush(db)
-            went = forget.tombstone(db, rows.scopes_under(db, path), ids, self._clock(), op="forget")
-            if erase:
-                self._erased.texts |= forget.erase(db, went, self._clock())
-        if erase and went:
-            self._store.vacuum()
-        return Ids(went, scope=path)
-
-    def restore(self, ids: int | Sequence[int], *, scope: str | None = None) -> Ids:
-        """Bring forgotten items back, with what went with them; UnknownItem once they are erased."""
-        ids, path = self._ids(ids, scope)
-        with self._store.write() as db:
-            came = forget.restore(db, rows.scopes_under(db, path), ids, self._clock())
-        return Ids(came, scope=path)
-
-    def verify_forgotten(self, id: int, *, text: str | None = None) -> Receipt:  # noqa: A002 - the field's word
-        """Search the tables for an item and the files for its text; the text is known to the handle that erased it."""
-        data = self._erased.texts.get(id) if text is None else text.encode("utf-8", "surrogatepass")
-        self._store.checkpoint()
-        with self._store.read() as db:
-            return forget.verify(db, self._store.raw(overlap=forget.PIECE), id, data)
-
-    def wipe(self, store: str) -> None:
-        """Erase everything of every scope. `store` must be the store's own name (`memory.name`)."""
-        if store != self.name:
-            raise ValueError(f"store={store!r} is not the name of this store; read it from memory.name to wipe it")
-        with self._store.write() as db:
-            self._asked.clear()
-            for table in ("posting", "vector", "link_source", "link_past", "link", "provenance", "past", "asked", "request", "state", "job", "item",
-                          "event", "scope", "model"):  # fmt: skip
-                db.execute(f"DELETE FROM {table}")
-            rows.event(db, "wipe", self._clock())
-        self._shelves.clear()
-        self._store.vacuum()
-
-    # --- time -----------------------------------------------------------------------------------------------------
-
-    def history(self, id: int, *, scope: str | None = None) -> list[Event]:  # noqa: A002 - the field's word
-        """What became of an item, oldest first."""
-        ids, path = self._ids(id, scope)
-        with self._store.read() as db:
-            found = rows.items(db, ids, rows.scopes_under(db, path))
-            self._all_there(ids, found)
-            return history.history(db, rows.scope_id(db, found[id].scope), id)
-
-    def diff(self, before: When, after: When, *, scope: str | None = None) -> Diff:
-        """What became recallable and what ceased to be, between two times."""
-        with self._store.read() as db:
-            return history.diff(db, self._scope(scope), moment(before, name="before"), moment(after, name="after"))

@@ -110,7 +110,8 @@ class PostgresStore:
     def id(self) -> str:
         """The store's own name, given at its creation."""
         with self.read() as db:
-            return str(db.execute("SELECT value FROM about WHERE key = 'store'").fetchone()[0])
+            (name,) = db.execute("SELECT value FROM about WHERE key = 'store'").fetchall()[0]
+            return str(name)
 
     @property
     def nbytes(self) -> int:

@@ -7,7 +7,8 @@ import inspect
 import json
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +30,7 @@ def verb(of: Callable[Concatenate[Memory, P], T]) -> Callable[Concatenate[Remote
     row, signature = VERBS[of.__name__], inspect.signature(of)
 
     @functools.wraps(of)
-    def call(self: RemoteMemory, *args: P.args, **given: P.kwargs) -> T:
+    def call(self: RemoteMemory, /, *args: P.args, **given: P.kwargs) -> T:
         return cast("T", self._call(row, signature, args, given))
 
     return call
@@ -53,13 +54,16 @@ class RemoteMemory:
         retries: int = 4,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.path = requests.base(url)
+        self._url = requests.base(url)
         self._scope, self._pause, self._closed = scope, pause, False
-        self._patience = requests.Patience(self.path, retries)
+        self._patience = requests.Patience(self._url, retries)
         self._http = need("httpx2", extra="serve", who="Memory(url)")
         self._slow = self._http.Timeout(timeout, read=requests.SLOW_S, write=requests.SLOW_S)
         self._client = self._http.Client(
-            base_url=self.path, headers=requests.headers(token), timeout=timeout, trust_env=not requests.local(self.path)
+            base_url=self._url,
+            headers=requests.headers(token),
+            timeout=timeout,
+            trust_env=not requests.local(self._url),
         )
         weakref.finalize(self, self._client.close)
 
@@ -86,6 +90,11 @@ class RemoteMemory:
     wipe = verb(Memory.wipe)
 
     # --- the store behind the server ------------------------------------------------------------------------------
+
+    @property
+    def path(self) -> str:
+        """The server's address."""
+        return self._url
 
     @property
     def store(self) -> dict[str, Any]:
@@ -150,7 +159,7 @@ class RemoteMemory:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Memory({self.path!r})"
+        return f"Memory({self._url!r})"
 
     # --- asking ---------------------------------------------------------------------------------------------------
 
@@ -171,48 +180,26 @@ class RemoteMemory:
                 unsent = isinstance(error, self._http.ConnectError | self._http.ConnectTimeout | self._http.PoolTimeout)
                 self._pause(self._patience.after_break(error, turn, again=again or unsent))
                 continue
-            wait = self._patience.after_answer(
-                answer.status_code, answer.headers.get("retry-after"), turn, again=again
-            )
+            wait = self._patience.after_answer(answer.status_code, answer.headers.get("retry-after"), turn, again=again)
             if wait is None:
                 return self._patience.read(answer.status_code, answer.content)
             self._pause(wait)
         raise AssertionError("the last try returns or raises")
 
-    def _stream(self, method: str, what: str, asked: Mapping[str, str], content: Any) -> _Stream:
+    @contextmanager
+    def _stream(self, method: str, what: str, asked: Mapping[str, Any], content: Any) -> Iterator[Any]:
         self._check_open()
         sent = {"content-type": requests.LINES} if content is not None else {}
-        return _Stream(self, self._client.stream(
-            method, PREFIX + what, params=dict(asked), content=content, headers=sent, timeout=self._slow
-        ))  # fmt: skip
+        try:
+            with self._client.stream(
+                method, PREFIX + what, params=dict(asked), content=content, headers=sent, timeout=self._slow
+            ) as answer:
+                if not answer.is_success:
+                    self._patience.read(answer.status_code, answer.read())
+                yield answer
+        except self._http.TransportError as error:
+            raise StoreError(f"{self._url} broke off ({type(error).__name__}: {error}); call again") from None
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ClosedError(f"this memory was closed; open it again with Memory({self.path!r}, token=...)")
-
-
-class _Stream:
-    """An answer that is read as it comes, its errors turned into ours."""
-
-    def __init__(self, memory: RemoteMemory, asked: Any) -> None:
-        self._memory, self._asked = memory, asked
-
-    def __enter__(self) -> Any:
-        try:
-            answer = self._asked.__enter__()
-        except self._memory._http.TransportError as error:
-            raise self._broken(error) from None
-        if not answer.is_success:
-            with self._asked:
-                self._memory._patience.read(answer.status_code, answer.read())
-        return answer
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._asked.__exit__(kind, error, trace)
-        if isinstance(error, self._memory._http.TransportError):
-            raise self._broken(error) from None
-
-    def _broken(self, error: BaseException) -> StoreError:
-        return StoreError(f"{self._memory.path} broke off ({type(error).__name__}: {error}); call again")
+            raise ClosedError(f"this memory was closed; open it again with Memory({self._url!r}, token=...)")

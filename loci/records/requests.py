@@ -101,7 +101,7 @@ class Patience:
 
 def _pause(turn: int) -> float:
     """Later and later, and not all at once: jitter keeps clients from coming back together."""
-    return min(_FIRST_S * 2**turn, _LONGEST_S) * (0.5 + random.random() / 2)  # noqa: S311 - no secret
+    return float(min(_FIRST_S * 2**turn, _LONGEST_S)) * (0.5 + random.random() / 2)  # noqa: S311 - no secret
 
 
 def lines(source: Path | Iterable[str | Item]) -> Iterator[bytes]:

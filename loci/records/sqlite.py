@@ -12,6 +12,7 @@ import os
 import sqlite3
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -173,7 +174,7 @@ class SQLiteStore:
             return
         if not version:
             self._writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            self._writer.execute("PRAGMA journal_mode = WAL")
+            self._log_ahead()
         else:
             self._backup(version)
         with self.write() as db:
@@ -184,6 +185,18 @@ class SQLiteStore:
                 db.execute(f"PRAGMA user_version = {number}")
             db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
             db.execute("INSERT OR IGNORE INTO about VALUES ('store', ?)", (uuid.uuid4().hex,))
+
+    def _log_ahead(self) -> None:
+        """Switch to a write-ahead log. SQLite may answer *busy* here without waiting when several make the file at once."""
+        last = time.monotonic() + _BUSY_S
+        while True:
+            try:
+                self._writer.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > last:
+                    raise
+                time.sleep(0.01)
 
     def _backup(self, version: int) -> None:
         copy = self.path.with_name(f"{self.path.name}.schema{version}.bak")

@@ -20,7 +20,9 @@ SPACES = st.lists(LABELS, min_size=1, max_size=3).map(tuple)
 KEYS = st.sampled_from(["k", "", "k/k", "..", "=k", "K", "\u00e9", "*"])
 LEAVES = st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["x", "y"])
 VALUES = st.dictionaries(st.sampled_from(["n", "s", "deep"]), LEAVES | st.lists(LEAVES, max_size=2) | st.dictionaries(st.just("m"), LEAVES), max_size=3)  # fmt: skip
-FILTERS = st.sampled_from([None, {}, {"s": "x"}, {"n": {"$ne": 1}}, {"n": {"$eq": 2}}, {"deep": {"m": 1}}, {"deep": ["x"]}])
+FILTERS = st.sampled_from(
+    [None, {}, {"s": "x"}, {"n": {"$ne": 1}}, {"n": {"$eq": 2}}, {"deep": {"m": 1}}, {"deep": ["x"]}]
+)
 PATTERN = st.lists(LABELS | st.just("*"), min_size=1, max_size=2).map(tuple)
 
 
@@ -69,10 +71,19 @@ class SameAnswers(RuleBasedStateMachine):
     def search(self, prefix, wanted):
         ours = self.ours.search(prefix, filter=wanted, limit=1000)
         assert shown(ours) == shown(self.oracle.search(prefix, filter=wanted, limit=1000))
-        pages = [item for at in range(0, len(ours) + 2, 2) for item in self.ours.search(prefix, filter=wanted, limit=2, offset=at)]
+        pages = [
+            item
+            for at in range(0, len(ours) + 2, 2)
+            for item in self.ours.search(prefix, filter=wanted, limit=2, offset=at)
+        ]
         assert [(x.namespace, x.key) for x in pages] == [(x.namespace, x.key) for x in ours]
 
-    @rule(prefix=st.none() | PATTERN, suffix=st.none() | PATTERN, depth=st.none() | st.integers(1, 3), offset=st.integers(0, 2))
+    @rule(
+        prefix=st.none() | PATTERN,
+        suffix=st.none() | PATTERN,
+        depth=st.none() | st.integers(1, 3),
+        offset=st.integers(0, 2),
+    )
     def spaces(self, prefix, suffix, depth, offset):
         asked = {"prefix": prefix, "suffix": suffix, "max_depth": depth, "offset": offset, "limit": 3}
         assert self.ours.list_namespaces(**asked) == emptied(self.oracle).list_namespaces(**asked)
@@ -143,7 +154,11 @@ def test_async_calls_answer_like_sync_ones(memory):
         await asyncio.gather(*(store.aput(("u", str(n)), "k", {"n": n}) for n in range(8)))
         found = await asyncio.gather(*(store.aget(("u", str(n)), "k") for n in range(8)))
         await store.adelete(("u", "0"), "k")
-        return [item.value["n"] for item in found], await store.alist_namespaces(), await store.asearch(("u",), filter={"n": 3})
+        return (
+            [item.value["n"] for item in found],
+            await store.alist_namespaces(),
+            await store.asearch(("u",), filter={"n": 3}),
+        )
 
     values, spaces, hits = asyncio.run(use())
     assert values == list(range(8))

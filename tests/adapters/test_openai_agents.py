@@ -18,7 +18,7 @@ ITEMS = [
     {"role": "user", "content": "I adopted a kitten called Miso"},
     {"role": "user", "content": [{"type": "input_text", "text": "and "}, {"type": "input_image", "image_url": "data:,x"}]},
     {"type": "message", "role": "assistant", "id": "m1", "status": "completed",
-     "content": [{"type": "output_text", "text": "Lovely!\u2028\u00e9\ud83d\ude00", "annotations": []}]},
+     "content": [{"type": "output_text", "text": "Lovely!\u2028\u00e9\U0001f600 \ud83d", "annotations": []}]},
     {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": "{\"city\": \"Rome\"}"},
     {"type": "function_call_output", "call_id": "c1", "output": "zeppelin weather"},
     {"type": "reasoning", "id": "r1", "summary": []},
@@ -94,7 +94,10 @@ def test_what_was_said_is_recalled_across_sessions_and_what_tools_said_is_not(me
         await LociSession("s2", memory, scope="acme/ana").add_items([{"role": "user", "content": "I sail a boat"}])
 
     asyncio.run(use())
-    assert memory.recall("what kitten did I adopt?", scope="acme/ana")[0].item.text == "user: I adopted a kitten called Miso"
+    assert (
+        memory.recall("what kitten did I adopt?", scope="acme/ana")[0].item.text
+        == "user: I adopted a kitten called Miso"
+    )
     assert len(memory.recall("boat", scope="acme/ana")) == 1
     assert memory.recall("zeppelin", scope="acme/ana") == []
     assert memory.recall("kitten", scope="acme/bo") == []
@@ -143,8 +146,8 @@ class Scripted(Model):
     def __init__(self, *outputs):
         self.outputs, self.seen = list(outputs), []
 
-    async def get_response(self, system_instructions, input, *args, **kwargs):
-        self.seen.append(json.loads(json.dumps(input)))
+    async def get_response(self, **given):
+        self.seen.append(json.loads(json.dumps(given["input"])))
         return ModelResponse(output=[self.outputs.pop(0)], usage=Usage(), response_id=None)
 
     def stream_response(self, *args, **kwargs):

@@ -21,7 +21,11 @@ def test_the_shapes_say_the_same():
     assert [tool["function"]["name"] for tool in chat] == list(verbs.VERBS)
     for one, two, three in zip(chat, responses, anthropic, strict=True):
         assert one["type"] == two["type"] == "function"
-        assert one["function"] == {"name": two["name"], "description": two["description"], "parameters": two["parameters"]}
+        assert one["function"] == {
+            "name": two["name"],
+            "description": two["description"],
+            "parameters": two["parameters"],
+        }
         assert three == {"name": two["name"], "description": two["description"], "input_schema": two["parameters"]}
         jsonschema.Draft202012Validator.check_schema(three["input_schema"])
         assert set(three) == {"name", "description", "input_schema"}
@@ -40,7 +44,9 @@ def test_read_only_lists_and_calls_nothing_that_writes(memory):
 
 
 def test_every_verb_makes_its_round_trip(memory):
-    ids = tools.call(memory, "remember", json.dumps({"text": ["Ana: I adopted a kitten", "Ana: I sail"], "at": "2023-05-03"})).data["ids"]
+    ids = tools.call(
+        memory, "remember", json.dumps({"text": ["Ana: I adopted a kitten", "Ana: I sail"], "at": "2023-05-03"})
+    ).data["ids"]
     found = tools.call(memory, "recall", {"question": "what did Ana adopt?", "k": 1, "why": True})
     assert found.data["hits"][0]["id"] == ids[0]
     assert found.data["hits"][0]["at"] == "2023-05-03T00:00:00+00:00"
@@ -107,7 +113,9 @@ def test_the_scope_narrows_and_never_widens(memory):
     memory.add("Ana: foreign kitten", scope="acme/anabel")
 
     def texts(**given):
-        return {hit["text"] for hit in tools.call(memory, "recall", {"question": "kitten", "k": 9, **given}).data["hits"]}
+        return {
+            hit["text"] for hit in tools.call(memory, "recall", {"question": "kitten", "k": 9, **given}).data["hits"]
+        }
 
     assert texts() == {"Ana: mine is the kitten", "Ana: below is a kitten"}
     assert texts(scope="acme/ana/notes") == texts(scope="/acme/ana/notes/") == {"Ana: below is a kitten"}
@@ -130,7 +138,12 @@ def test_the_scope_narrows_and_never_widens(memory):
     ):  # fmt: skip
         assert tools.call(memory, name, given).is_error  # ids of others are no way around it
     assert memory.count(scope="/") == 4
-    assert tools.call(memory, "stats", {}).data == {"scope": "acme/ana", "items": 2, "kinds": {"episode": 2}, "scopes": 2}
+    assert tools.call(memory, "stats", {}).data == {
+        "scope": "acme/ana",
+        "items": 2,
+        "kinds": {"episode": 2},
+        "scopes": 2,
+    }
 
 
 def test_what_was_recalled_is_not_remembered_again(memory):
@@ -155,8 +168,14 @@ def test_abstention_is_said_in_words(memory):
 
 
 def test_the_past_is_an_argument(memory):
-    old = tools.call(memory, "remember", {"text": ["Ana: I work at the bakery"], "at": "2023-05-03", "known": "2023-05-03"}).data["ids"]
-    tools.call(memory, "remember", {"text": ["Ana: I work at the museum"], "at": "2024-01-10", "known": "2024-01-10", "supersedes": old})
+    old = tools.call(
+        memory, "remember", {"text": ["Ana: I work at the bakery"], "at": "2023-05-03", "known": "2023-05-03"}
+    ).data["ids"]
+    tools.call(
+        memory,
+        "remember",
+        {"text": ["Ana: I work at the museum"], "at": "2024-01-10", "known": "2024-01-10", "supersedes": old},
+    )
     asked = {"question": "where does Ana work?", "k": 1}
     assert "museum" in tools.call(memory, "recall", asked).text
     past = tools.call(memory, "recall", {**asked, "as_of": "2023-06-01"}).text

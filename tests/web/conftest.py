@@ -1,50 +1,15 @@
-"""A viewer as its users start it, a real Chromium that looks at it, and a small memory to look at."""
+"""A viewer as its users start it, and a real Chromium that looks at it."""
 
-import json
 import shutil
 import subprocess
 import sys
-from importlib import resources
 from pathlib import Path
 
 import pytest
 
-from loci.core.clock import moment
-from loci.records import Item, Memory
+from tests.web.trip import fill
 
 CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
-XSS = 'Mallory: <img src=x onerror="document.title=\'owned\'"><script>document.title="owned"</script> {{ 7*7 }} **bold**'
-
-
-def fill(path):
-    """The demo's conversation with what a viewer should show of it: an end, facts with sources, a link, a nasty text."""
-    with Memory(path) as memory:
-        for line in resources.files("loci.app").joinpath("demo.jsonl").read_text("utf-8").splitlines():
-            row = json.loads(line)
-            at, session = moment(row["at"]), row["session"]
-            memory.add(
-                [Item(text=text, session=session, at=at, known=at, source=f"chat {session}") for text in row["turns"]],
-                scope="demo/mara",
-            )
-        job = memory.add("Bo: I work at the bakery on Rue Cler.", at="2023-05-03", known="2023-05-03", scope="demo/bo")
-        memory.add(
-            "Bo: I work at the museum now.", at="2024-01-10", known="2024-01-10", scope="demo/bo", supersedes=job
-        )
-        said = {item.text: item for item in memory.items(scope="demo/mara")}
-        kitten = said["Mara: I adopted a kitten, his name is Miso."]
-        paw = said["Mara: Yes, the grey one with the white paw."]
-        facts = [
-            Item(text="Mara has a grey kitten called Miso", kind="fact", sources=(kitten.id, paw.id)),
-            Item(text="Miso has a white paw", kind="fact", sources=(paw.id,)),
-        ]
-        ids = memory.add(facts, at=kitten.at, known=kitten.known, scope="demo/mara")
-        memory.add(
-            [Item(text="Miso can be told by his paw", kind="note", sources=(ids[1],))],
-            at=kitten.at, known=kitten.known, scope="demo/mara",
-        )  # fmt: skip
-        memory.link(ids[0], "same cat", ids[1], scope="demo/mara")
-        memory.add(XSS, at="2023-06-06", known="2023-06-06", scope="demo/mallory")
-    return path
 
 
 class Viewer:

@@ -8,7 +8,7 @@ import json
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
@@ -45,7 +45,7 @@ async def export(here: Here, scope: str | None = None) -> Response:
 
     def work(put: stream.Put) -> None:
         outlet = stream.Outlet(put)
-        exchange.export(here.desk.memory, outlet, scope=path)
+        exchange.export(here.desk.memory, cast("TextIO", outlet), scope=path)
         outlet.flush()
 
     return StreamingResponse(stream.spoken(here.desk, work), media_type=stream.LINES)

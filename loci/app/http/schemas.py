@@ -22,6 +22,7 @@ _LARGEST = 2**53 - 1  # what JSON readers everywhere keep exactly
 Id = Annotated[int, Field(ge=0, le=_LARGEST, description="The id of an item.")]
 Whole = Annotated[int, Field(ge=-_LARGEST, le=_LARGEST)]
 Kind = Literal["episode", "fact", "entity", "case", "skill", "note"]
+Trust = Literal["untrusted", "ordinary", "owner", 0, 1, 2]
 Time = float | str  # seconds since 1970, or a date such as 2023-05-03
 
 
@@ -33,17 +34,20 @@ def _json(meta: dict[str, Any]) -> dict[str, Any]:
 Meta = Annotated[dict[str, JsonValue], AfterValidator(_json)]
 _TYPES: dict[str, Any] = {
     "str": str, "str | None": str | None, "bool": bool, "float": float, "float | None": float | None, "int": Whole,
-    "int | None": Whole | None, "When": Time, "When | None": Time | None, "int | str | None": Whole | str | None,
+    "int | str": Whole | str, "int | None": Whole | None, "When": Time, "When | None": Time | None, "int | str | None": Whole | str | None,
     "Sequence[int]": list[Id], "Sequence[int] | None": list[Id] | None, "int | Sequence[int]": Id | list[Id],
     "Sequence[str] | None": list[str] | None, "tuple[int, ...]": list[Id], "Mapping[str, Any]": Meta,
     "Mapping[str, Any] | None": Meta | None,
 }  # fmt: skip
-_NAMED: dict[str, Any] = {"id": Id, "src": Id, "dst": Id, "kind": Kind, "kinds": list[Kind] | None}
+_NAMED: dict[str, Any] = {"id": Id, "src": Id, "dst": Id, "kind": Kind, "kinds": list[Kind] | None,
+    "trust": Trust}  # fmt: skip
 _WORDS = {
     "what": "A text, an item, or a list of them; all are kept or none.",
     "scope": "Whose memory: a slash path at or under the token's scope, which is the default.",
     "at": "When it happened: seconds since 1970, or a date.", "since": "Holds from.", "until": "Holds until, exclusive.",
     "known": "When it became known; now unless stated.", "session": "Items of one session are neighbours.",
+    "principal": "Who said it: user:ana, web:example.org.",
+    "trust": "untrusted, ordinary or owner (0, 1, 2); more than ordinary needs the right to admin.",
     "source": "Where it came from, in your words.", "pinned": "Never dropped by a budget.", "meta": "Any JSON object.",
     "kind": "episode, fact, entity, case, skill or note.", "supersedes": "Ids of items whose validity this ends.",
     "once": "A key: the same call again within a week adds nothing and gives the first ids.",
@@ -62,19 +66,18 @@ def _field(name: str, annotation: str, default: Any) -> Any:
     return (kind, Field(default, description=_WORDS.get(name)))
 
 
-NewItem: Any = create_model(
-    "NewItem",
-    __config__=_STRICT,
-    __doc__="An item to be added; only its text must be given.",
-    **{
-        field.name: (
-            _field(field.name, "When | None" if field.name in ("at", "since", "until", "known") else str(field.type), ...)[0]
-            if field.name != "scope" else str | None,
-            ... if field.name == "text" else None,
-        )
-        for field in NEW
-    },
-)  # fmt: skip
+def _new_item() -> Any:
+    """What an item may say when it is added: the fields of `Item` that the store does not give itself."""
+    fields: dict[str, Any] = {"text": (str, ...), "scope": (str | None, Field(None, description=_WORDS["scope"]))}
+    for field in NEW:
+        time = field.name in ("at", "since", "until", "known")
+        fields.setdefault(field.name, _field(field.name, "When | None" if time else str(field.type), None))
+    return create_model(
+        "NewItem", __config__=_STRICT, __doc__="An item to be added; only its text must be given.", **fields
+    )
+
+
+NewItem: Any = _new_item()
 _TYPES["str | Item | Iterable[str | Item]"] = str | NewItem | list[str | NewItem]
 
 
@@ -178,7 +181,8 @@ def given(verb: Verb) -> Any:
     """The model of a verb's answer."""
     if not verb.key:
         return _ANSWERS[verb.name]
-    return create_model(f"{verb.key.title()}Answer", **{verb.key: (_KEYS[verb.key], ...)})
+    fields: dict[str, Any] = {verb.key: (_KEYS[verb.key], ...)}
+    return create_model(f"{verb.key.title()}Answer", **fields)
 
 
 ASKED = {name: asked(verb) for name, verb in VERBS.items()}

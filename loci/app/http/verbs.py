@@ -13,7 +13,7 @@ from loci.app.http.desk import Here, Session
 from loci.app.http.gate import Rule
 from loci.app.http.limits import Limits
 from loci.app.http.schemas import ASKED, ERRORS, GIVEN, LearnAsk
-from loci.records import Hit, Hits, Item, plain
+from loci.records import Hit, Hits, Item, plain, trusts
 from loci.records.calls import VERBS, Verb
 from loci.records.item import ORDINARY
 
@@ -118,7 +118,7 @@ def _praised(asked: LearnAsk, here: Session) -> dict[str, Any]:
 def trusted(given: dict[str, Any], access: Access) -> None:
     """Only an admin may say that something is to be trusted more than what anyone says."""
     claims = [given.get("trust"), *(getattr(one, "trust", ORDINARY) for one in given["what"])]
-    if any(claim is not None and claim > ORDINARY for claim in claims):
+    if any(claim is not None and trusts.level(claim) > ORDINARY for claim in claims):
         access.need("admin")
 
 
