@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from loci.records import Memory
 
 _DAY = 86400.0
-_BACKLOG = 512
 
 token = typer.Typer(help="Who may use a served memory, and for what.", no_args_is_help=True)
 
@@ -54,6 +52,7 @@ def serve(
 def _run(memory: Memory, host: str, port: int, limits: Limits, *, grace: int, open_metrics: bool, otel: bool) -> None:
     from loci.app.http.app import create
     from loci.app.http.auth import loopback
+    from loci.app.http.door import listening, server
 
     _may_listen(memory, host, local=loopback(host))
     tracer = None
@@ -79,28 +78,6 @@ def _may_listen(memory: Memory, host: str, *, local: bool) -> None:
             f"host={host} is reachable from other machines, and {memory.path} has no live token; "
             f"make one first: loci token new {memory.path} NAME"
         )
-
-
-def listening(host: str, port: int) -> socket.socket:
-    """A socket that is bound, so that its port is known, and listens, so that early callers wait instead of failing."""
-    door = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    try:
-        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        door.bind((host, port))
-        door.listen(_BACKLOG)
-    except OSError as error:
-        door.close()
-        raise ValueError(f"host={host} port={port} cannot be listened on ({error.strerror}); give another") from error
-    return door
-
-
-def server(app: Any, *, grace: int = 30) -> Any:
-    """The uvicorn server of an app: it says little, tells nobody its name, and finishes what it began."""
-    uvicorn: Any = need("uvicorn", extra="serve", who="loci serve")
-    return uvicorn.Server(uvicorn.Config(
-        app, log_level="warning", access_log=False, lifespan="on", ws="none", server_header=False, proxy_headers=False,
-        timeout_keep_alive=30, timeout_graceful_shutdown=grace, backlog=_BACKLOG,
-    ))  # fmt: skip
 
 
 @token.command("new")

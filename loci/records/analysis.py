@@ -9,8 +9,6 @@ from functools import lru_cache
 from loci.records.item import Item
 from loci.records.stem import stem
 
-VERSION = 1  # raised when terms change: `loci doctor` then rebuilds the index
-
 ASKS, FIRST = 1, 2  # cues: ends with a question; speaks in the first person
 
 STOP = frozenset(
@@ -27,6 +25,8 @@ _SPEAKER = re.compile(r"^([^\W\d_][^:\n]{0,39}): ")
 _UNCLEAN = re.compile(r"[^\w ]|_")
 _BRACKETS = re.compile(r"\s*\([^)]*\)\s*$")
 _TITLE = 120  # characters of a title at most
+_WORD_LENGTH = 100  # characters of a word that count: what is longer is no word
+_NAME = 500  # characters of a fact or entity that can be found by its name
 _FIRST_PERSON = re.compile(r"\b(?:i|my|me|we|our)\b", re.IGNORECASE)
 _MONTHS = "january february march april may june july august september october november december".split()
 
@@ -36,6 +36,7 @@ def _terms(word: str) -> tuple[str, ...]:
     """The terms of one lower-case word: none for a stop word, pairs of characters where no spaces are written."""
     if word in STOP:
         return ()
+    word = word[:_WORD_LENGTH]
     if _UNSPACED.search(word):
         return tuple(word[at : at + 2] for at in range(max(len(word) - 1, 1)))
     return (stem(word) if word.isalpha() else word,)
@@ -102,7 +103,7 @@ def head(item: Item) -> str | None:
     'the zone'
     """
     if item.kind in ("entity", "fact"):
-        return item.text
+        return item.text if len(item.text) <= _NAME else None
     first, newline, _ = item.text[: 2 * _TITLE].partition("\n")
     title = item.meta.get("title") or (first if newline and item.session is None else None)
     if not isinstance(title, str) or len(title) > _TITLE:

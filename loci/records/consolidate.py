@@ -185,7 +185,7 @@ def _merge(handle: Handle, path: str, gate: Gate) -> Step:
                     """INSERT INTO link_source SELECT link, ? FROM link_source WHERE source = ? ON CONFLICT DO NOTHING""",
                     (kept, gone),
                 )
-            forget.tombstone(db, rows.scopes_under(db, path), list(into), handle.now(), op="merge")
+            forget.tombstone(db, rows.scopes_under(db, path), list(into), handle.now(), op="merge", into=into)
     except (ConflictError, LookupError):  # someone else was faster: there is another night
         return Step("merge", len(into), before, after, committed=False)
     return Step("merge", len(into), before, after, committed=True)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loci.records import analysis
-from loci.records.item import Item
+from loci.records.item import ORDINARY, Item
 
 _RELATIONS: tuple[tuple[str, str], ...] = (
     ("lives in", r"(?:live|lives|lived|am living|is living|moved|have moved|has moved|relocated) (?:in|to|at)"),
@@ -48,12 +48,17 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """`new` may supersede `old`; pass it to `Memory.add(..., supersedes=[old])` or look first."""
+    """`new` may supersede `old`; pass it to `Memory.add(..., supersedes=[old])` or look first.
+
+    trust and old_trust are theirs: what is trusted less supersedes nothing.
+    """
 
     old: int
     new: int
     slot: Slot
     was: str
+    trust: int = ORDINARY
+    old_trust: int = ORDINARY
 
 
 def slots(item: Item) -> list[Slot]:
@@ -89,7 +94,7 @@ def propose(new: Item, held: Sequence[Item]) -> list[Proposal]:
         for slot in slots(item):
             now = said.get((slot.subject, slot.relation))
             if now is not None and not _agree(now.object, slot.object):
-                found.append(Proposal(item.id, new.id, now, slot.object))
+                found.append(Proposal(item.id, new.id, now, slot.object, new.trust, item.trust))
     return found
 
 

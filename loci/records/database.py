@@ -55,6 +55,10 @@ class Database(Protocol):
         """Let new ids of a table begin after `past`, where they do not already."""
         ...
 
+    def used(self, table: str) -> int:
+        """The highest id of a table that was given so far."""
+        ...
+
     def pack(self, row: np.ndarray[Any, Any]) -> Any:
         """A float16 vector as the engine stores it."""
         ...
@@ -63,8 +67,14 @@ class Database(Protocol):
         """A stored vector as float16."""
         ...
 
-    def nearest(self, model: int, query: F32, scopes: Sequence[int], k: int) -> list[tuple[int, float]] | None:
-        """Live items by inner product from the engine's own vector index, best first; None where it has none."""
+    indexes_vectors: bool  # whether the engine compares vectors itself, so that `nearest` and `cosines` can be asked
+
+    def nearest(self, model: int, query: F32, scopes: Sequence[int], k: int) -> list[int]:
+        """Ids of about the k live items of the scopes with the best inner product, best first."""
+        ...
+
+    def cosines(self, model: int, query: F32, ids: Sequence[int]) -> list[tuple[int, float]]:
+        """(id, inner product) of those of the items that have a vector."""
         ...
 
     def says(self, piece: bytes) -> bool:
@@ -111,6 +121,10 @@ class Store(Protocol):
 
     def vacuum(self) -> None:
         """Give back the room of what was erased."""
+        ...
+
+    def index_vectors(self, dim: int) -> None:
+        """Let the engine index vectors of a size, where it can; `Database.nearest` then need not look at all."""
         ...
 
     def raw(self, overlap: int) -> Iterator[tuple[str, bytes]]:

@@ -7,114 +7,56 @@ that each note how far they came, so it can be killed and run again; once done, 
 
 from __future__ import annotations
 
-import base64
+import gzip
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from itertools import groupby
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, TextIO, cast
 
-from loci.records import analysis, postings, rows
+from loci.records import dump, intake, rows
 from loci.records.database import Database
+from loci.records.dump import FORMAT, Extent, Line, Part
 from loci.records.handle import Handle
-from loci.records.item import Item
+from loci.records.intake import Plan
 from loci.records.scope import ROOT
 from loci.records.scope import scope as checked
 
 Progress = Callable[[int, int], None]
-FORMAT = 1
 _BATCH = 2000
-_ITEM = ("id", "kind", "text", "at", "since", "until", "known", "changed", "session", "source", "principal", "trust",
-         "value", "uses", "pinned", "gone", "held")  # fmt: skip
-_LATER = {"principal": None, "trust": 1, "held": 0}  # what older exports do not say
-_PAST = ("item", "since", "until", "gone", "known", "ended")
-_LINK = ("id", "src", "rel", "dst", "weight", "since", "until", "known", "gone")
-
-
-# --- export ---------------------------------------------------------------------------------------------------------
 
 
 def export(handle: Handle, out: TextIO, *, scope: str = ROOT, progress: Progress | None = None) -> int:
     """Write everything at or under a scope; the number of lines. One snapshot: writers are not kept waiting."""
     handle.flush()
-    lines = 0
-    with handle.reading() as db:
-        scopes = rows.scopes_under(db, checked(scope))
-        total = db.execute(f"SELECT count(*) FROM item WHERE scope IN ({_ids(scopes)})").fetchone()[0]
-        print(json.dumps({"loci": FORMAT, "items": total}), file=out)
-        for line in _lines(db, scopes):
+    path = checked(scope)
+    with handle.reading(path) as db:
+        part = Part(db, path)
+        head = dump.header(part, Extent.EXPORT, "")
+        print(json.dumps(head), file=out)
+        lines = 0
+        for lines, line in enumerate(dump.lines(part), start=1):
             print(json.dumps(line, ensure_ascii=False), file=out)
-            lines += 1
             if progress is not None and lines % _BATCH == 0:
-                progress(min(lines, total), total)
+                progress(min(lines, head["items"]), head["items"])
     return lines + 1
-
-
-def _ids(scopes: Mapping[int, str]) -> str:
-    return ",".join(str(int(id_)) for id_ in scopes)
-
-
-def _lines(db: Database, scopes: Mapping[int, str]) -> Iterator[dict[str, Any]]:
-    inside = _ids(scopes)
-    of = f"(SELECT id FROM item WHERE scope IN ({inside}))"
-    for id_, path in sorted(scopes.items()):
-        yield {"scope": path, "id": id_}
-    columns = ", ".join(_ITEM)
-    for *row, meta, version, scope in db.execute(
-        f"SELECT {columns}, meta, version, scope FROM item WHERE scope IN ({inside}) ORDER BY id"
-    ):
-        yield {
-            "item": dict(zip(_ITEM, row, strict=True)),
-            "meta": json.loads(meta),
-            "version": version,
-            "scope": scopes[scope],
-        }
-    for row in db.execute(f"SELECT {', '.join(_PAST)} FROM past WHERE item IN {of} ORDER BY item, ended"):
-        yield {"past": dict(zip(_PAST, row, strict=True))}
-    for item, source in db.execute(
-        f"SELECT item, source FROM provenance WHERE item IN {of} AND source IN {of} ORDER BY 1, 2"
-    ):
-        yield {"derived": [item, source]}
-    for row in db.execute(f"SELECT {', '.join(_LINK)} FROM link WHERE src IN {of} AND dst IN {of} ORDER BY id"):
-        yield {"link": dict(zip(_LINK, row, strict=True))}
-    for row in db.execute(
-        f"SELECT link, gone, ended FROM link_past WHERE link IN (SELECT id FROM link WHERE src IN {of} AND dst IN {of}) ORDER BY 1, 2"
-    ):
-        yield {"unlinked": list(row)}
-    for link, source in db.execute(f"SELECT link, source FROM link_source WHERE source IN {of} ORDER BY 1, 2"):
-        yield {"vouched": [link, source]}
-    for scheme, name, scope, data in db.execute(
-        f"SELECT scheme, name, scope, data FROM state WHERE scope IN ({inside}) ORDER BY 1, 2, 3"
-    ):
-        yield {"state": [scheme, name], "scope": scopes[scope], "data": base64.b64encode(data).decode()}
-    for time, query, hits, reward, scope in db.execute(
-        f"SELECT time, query, hits, reward, scope FROM asked WHERE scope IN ({inside}) ORDER BY id"
-    ):
-        yield {"asked": query, "scope": scopes[scope], "time": time, "hits": json.loads(hits), "reward": reward}
-    for seq, time, op, first, last, detail, scope in db.execute(
-        f"SELECT seq, time, op, first, last, detail, scope FROM event WHERE scope IN ({inside}) ORDER BY seq"
-    ):
-        yield {
-            "event": op,
-            "seq": seq,
-            "time": time,
-            "first": first,
-            "last": last,
-            "detail": json.loads(detail),
-            "scope": scopes[scope],
-        }
-
-
-# --- import ---------------------------------------------------------------------------------------------------------
 
 
 def is_export(source: Path) -> bool:
     """Whether a file begins like an export of loci."""
     if not source.is_file():
         return False
-    with source.open("rb") as file:
-        return file.readline(200).startswith(b'{"loci":')
+    try:
+        with opened(source) as file:
+            return file.readline(200).startswith(b'{"loci":')
+    except (OSError, EOFError):
+        return False
+
+
+def opened(source: Path) -> IO[bytes]:
+    """The lines of a file, which may be packed by gzip."""
+    return cast("IO[bytes]", gzip.open(source) if source.suffix == ".gz" else source.open("rb"))
 
 
 def load(handle: Handle, source: Path, *, scope: str | None = None, progress: Progress | None = None) -> int:
@@ -123,56 +65,76 @@ def load(handle: Handle, source: Path, *, scope: str | None = None, progress: Pr
     Raises ValueError that names the line of a file that is none of ours, cut short, or broken; what earlier batches kept
     stays, and a repaired file of the same content goes on from there.
     """
-    size, last_id, last_link, digest = _survey(source)
+    found = survey(source)
     prefix = "" if scope is None or checked(scope) == ROOT else checked(scope) + "/"
-    key = f"import:{digest}:{prefix}"
-    plan = _plan(handle, key, last_id, last_link)
+    key = f"import:{found.digest}:{prefix}"
+    plan, done = _plan(handle, key, found, prefix)
     added = 0
-    with source.open(encoding="utf-8") as file:
-        numbered = ((n, line) for n, line in enumerate(file, start=1) if n > max(plan["line"], 1))
+    with opened(source) as file:
+        numbered = ((n, line) for n, line in enumerate(file, start=1) if n > max(done, 1))
         while batch := [pair for _, pair in zip(range(_BATCH), numbered, strict=False)]:
-            parsed = [_parse(source, n, line) for n, line in batch]
+            some = [parse(source, n, line) for n, line in batch]
+            done = batch[-1][0]
             with handle.writing() as db:
-                added += _apply(db, parsed, plan, prefix, handle.now())
-                plan["line"] = batch[-1][0]
-                db.execute(
-                    "INSERT INTO about VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-                    (key, json.dumps(plan)),
-                )
+                added += intake.take(db, some, plan)
+                _note(db, key, plan, done)
             if progress is not None:
-                progress(plan["line"], size)
+                progress(done, found.lines)
     return added
 
 
-def _survey(source: Path) -> tuple[int, int, int, str]:
-    """Read a file once: lines, highest item and link id, digest. Broken files are refused before anything is written."""
+@dataclass(slots=True)
+class Survey:
+    """What a file of lines holds, read once before anything is written."""
+
+    head: Line
+    lines: int = 0
+    digest: str = ""
+    items: int = 0  # how many
+    used: dict[str, int] = field(default_factory=lambda: {"item": 0, "link": 0, "event": 0})  # highest ids
+
+
+def survey(source: Path) -> Survey:
+    """Read a file from end to end. Broken files are refused before anything is written."""
     if not is_export(source):
         raise ValueError(
             f'{source} is not an export of loci; give JSON lines that begin with {{"loci": {FORMAT}, ...}}'
         )
-    digest, items, links, promised, found, n = hashlib.sha256(), 0, 0, 0, 0, 0
-    with source.open("rb") as file:
-        for n, line in enumerate(file, start=1):
-            digest.update(line)
-            row = _parse(source, n, line)
-            if n == 1:
-                if row["loci"] != FORMAT:
-                    raise ValueError(
-                        f"{source} has format {row['loci']}, this loci reads {FORMAT}; upgrade loci to import it"
-                    )
-                promised = row["items"]
-            elif "item" in row:
-                items, found = max(items, row["item"]["id"]), found + 1
-            elif "link" in row:
-                links = max(links, row["link"]["id"])
-    if found != promised:
+    digest, found, n = hashlib.sha256(), Survey({}), 0
+    with opened(source) as file:
+        try:
+            for n, line in enumerate(file, start=1):
+                digest.update(line)
+                _tally(found, parse(source, n, line), source)
+        except (EOFError, gzip.BadGzipFile) as error:
+            raise ValueError(
+                f"{source} ends in line {n + 1} ({error}); it was cut short, give the whole file"
+            ) from error
+    if found.items != found.head["items"]:
         raise ValueError(
-            f"{source} ends at line {n} with {found} of {promised} items; it was cut short, give the whole file"
+            f"{source} ends at line {n} with {found.items} of {found.head['items']} items; it was cut short, give the whole file"
         )
-    return n, items, links, digest.hexdigest()
+    found.lines, found.digest = n, digest.hexdigest()
+    return found
 
 
-def _parse(source: Path, number: int, line: str | bytes) -> dict[str, Any]:
+def _tally(found: Survey, row: Line, source: Path) -> None:
+    if not found.head:
+        if row["loci"] != FORMAT:
+            raise ValueError(f"{source} has format {row['loci']}, this loci reads {FORMAT}; upgrade loci to import it")
+        found.head = row
+        found.used |= row.get("used", {})
+    elif "item" in row:
+        found.items += 1
+        found.used["item"] = max(found.used["item"], row["item"]["id"])
+    elif "link" in row:
+        found.used["link"] = max(found.used["link"], row["link"]["id"])
+    elif "event" in row:
+        found.used["event"] = max(found.used["event"], row["seq"])
+
+
+def parse(source: Path, number: int, line: str | bytes) -> Line:
+    """One line of a file as an object; ValueError names the place of one that is none."""
     try:
         row = json.loads(line)
     except ValueError as error:
@@ -182,108 +144,26 @@ def _parse(source: Path, number: int, line: str | bytes) -> dict[str, Any]:
     return row
 
 
-def _plan(handle: Handle, key: str, last_id: int, last_link: int) -> dict[str, int]:
-    """Reserve ids once for the whole import; found again when it is run again."""
+def _plan(handle: Handle, key: str, found: Survey, prefix: str) -> tuple[Plan, int]:
+    """Reserve ids once for the whole import, found again when it is run again; and the lines that were taken in."""
+    now = handle.now()
     with handle.writing() as db:
         row = db.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
         if row is not None:
-            plan: dict[str, int] = json.loads(row[0])
-            return plan
-        fresh = rows.latest(db) == 0 and not key.endswith("/")
-        plan = {
-            "line": 0,
-            "fresh": int(fresh),
-            "items": db.reserve("item", last_id) - 1,
-            "links": db.reserve("link", last_link) - 1,
-        }
-        db.execute("INSERT INTO about VALUES (?, ?)", (key, json.dumps(plan)))
-    return plan
+            held = json.loads(row[0])
+            return Plan(bool(held["fresh"]), held["items"], held["links"], prefix, now), held["line"]
+        if rows.latest(db) == 0 and not prefix:
+            intake.advance(db, found.used)
+            plan = Plan(fresh=True, prefix=prefix, now=now)
+        else:
+            items, links = (db.reserve(name, found.used[name]) - 1 for name in ("item", "link"))
+            plan = Plan(fresh=False, items=items, links=links, prefix=prefix, now=now)
+        _note(db, key, plan, 0)
+    return plan, 0
 
 
-def _apply(db: Database, parsed: list[dict[str, Any]], plan: Mapping[str, int], prefix: str, now: float) -> int:
-    """Write one batch."""
-
-    def place(path: str) -> int:
-        return rows.scope_id(db, prefix + path if path != ROOT else prefix.rstrip("/") or ROOT)
-
-    items = [row for row in parsed if "item" in row]
-    for path, group in groupby(items, key=lambda row: row["scope"]):
-        _items(db, list(group), place(path), plan, now)
-    for row in parsed:
-        if "item" not in row:
-            _other(db, row, plan, place)
-    return len(items)
-
-
-def _items(db: Database, found: list[dict[str, Any]], scope: int, plan: Mapping[str, int], now: float) -> None:
-    move = plan["items"]
-    ids = [row["item"]["id"] + move for row in found]
-    version = None if plan["fresh"] else rows.event(db, "import", now, scope=scope, first=ids[0], last=ids[-1])
-    for row in found:
-        row["item"] = _LATER | row["item"]
-    known = [
-        Item(**{name: row["item"][name] for name in ("kind", "text", "at", "session")}, meta=row["meta"])
-        for row in found
-    ]
-    columns = (*_ITEM, "meta", "version", "scope", "speaker", "cues", "head")
-    db.executemany(
-        f"INSERT INTO item ({', '.join(columns)}) VALUES ({rows.marks(columns)})",
-        (
-            (
-                id_, *(row["item"][name] for name in _ITEM[1:]),
-                json.dumps(row["meta"], ensure_ascii=False, sort_keys=True) if row["meta"] else "{}",
-                row["version"] if version is None else version, scope, *analysis.said(item), analysis.head(item),
-            )
-            for id_, row, item in zip(ids, found, known, strict=True)
-        ),
-    )  # fmt: skip
-    postings.add(db, scope, ids, [analysis.tokens_of(item) for item in known])
-
-
-def _other(db: Database, row: dict[str, Any], plan: Mapping[str, int], place: Callable[[str], int]) -> None:
-    items, links = plan["items"], plan["links"]
-    match row:
-        case {"past": past}:
-            values = [past[name] + (items if name == "item" else 0) if name == "item" else past[name] for name in _PAST]
-            db.execute(f"INSERT INTO past ({', '.join(_PAST)}) VALUES ({rows.marks(_PAST)})", values)
-        case {"derived": [item, source]}:
-            db.execute("INSERT INTO provenance VALUES (?, ?) ON CONFLICT DO NOTHING", (item + items, source + items))
-        case {"link": link}:
-            moved = link | {"id": link["id"] + links, "src": link["src"] + items, "dst": link["dst"] + items}
-            db.execute(
-                f"INSERT INTO link ({', '.join(_LINK)}) VALUES ({rows.marks(_LINK)})", [moved[name] for name in _LINK]
-            )
-        case {"unlinked": [link, gone, ended]}:
-            db.execute("INSERT INTO link_past VALUES (?, ?, ?)", (link + links, gone, ended))
-        case {"vouched": [link, source]}:
-            db.execute("INSERT INTO link_source VALUES (?, ?) ON CONFLICT DO NOTHING", (link + links, source + items))
-        case {"state": [scheme, name], "scope": scope, "data": data}:
-            if name.startswith("item:"):
-                name = f"item:{int(name.split(':')[1]) + items}"
-            db.execute(
-                "INSERT INTO state VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                (scheme, name, place(scope), base64.b64decode(data)),
-            )
-        case {"asked": query, "scope": scope}:
-            hits = json.dumps([id_ + items for id_ in row["hits"]])
-            sql = "INSERT INTO asked (scope, time, query, hits, reward) VALUES (?, ?, ?, ?, ?)"
-            db.execute(sql, (place(scope), row["time"], query, hits, row["reward"]))
-        case {"event": op, "scope": scope}:
-            first, last = (None if row[name] is None else row[name] + items for name in ("first", "last"))
-            detail = json.dumps(row["detail"], ensure_ascii=False) if row["detail"] else "{}"
-            told = {
-                "time": row["time"],
-                "op": op,
-                "scope": place(scope),
-                "first": first,
-                "last": last,
-                "detail": detail,
-            }
-            if plan["fresh"]:
-                told["seq"] = row["seq"]
-                db.advance("event", row["seq"])
-            db.execute(f"INSERT INTO event ({', '.join(told)}) VALUES ({rows.marks(told)})", list(told.values()))
-        case {"scope": scope}:
-            place(scope)
-        case _:
-            raise ValueError(f"a line has keys {sorted(row)}; give the file as export wrote it")
+def _note(db: Database, key: str, plan: Plan, line: int) -> None:
+    """Write down how far an import is, in the transaction that brought it there."""
+    value = {"line": line, "fresh": int(plan.fresh), "items": plan.items, "links": plan.links}
+    sql = "INSERT INTO about VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+    db.execute(sql, (key, json.dumps(value)))

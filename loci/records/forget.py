@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from loci.core.errors import UnknownItem
@@ -10,6 +10,9 @@ from loci.records import analysis, postings, rows
 from loci.records.database import Database
 
 PIECE = 32  # bytes of one fragment that the scan looks for
+NOBODY: Mapping[int, int] = {}
+_LIVES = """EXISTS (SELECT 1 FROM provenance AS q JOIN item AS s ON s.id = q.source
+            WHERE q.item = item.id AND s.gone IS NULL AND s.trust >= item.trust)"""  # a source that keeps `item` alive
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +40,21 @@ class Erased:
     texts: dict[int, bytes] = field(default_factory=dict)
 
 
-def tombstone(db: Database, scopes: Iterable[int], ids: Sequence[int], now: float, *, op: str) -> list[int]:
-    """Forget live items of the scopes, then everything that has no other living source; all ids that went."""
+def tombstone(
+    db: Database,
+    scopes: Iterable[int],
+    ids: Sequence[int],
+    now: float,
+    *,
+    op: str,
+    held: bool = False,
+    into: Mapping[int, int] | None = None,
+) -> list[int]:
+    """Forget live items of the scopes, then everything that has no other living source; all ids that went.
+
+    held: only until they are released, and time does not erase them. into: which item stands for one that went.
+    A source that is trusted less than what was derived does not keep it alive.
+    """
     inside = set(scopes)
     live: dict[int, int] = {}
     for some in rows.batches(ids):
@@ -51,31 +67,37 @@ def tombstone(db: Database, scopes: Iterable[int], ids: Sequence[int], now: floa
         )
     went = dict(live)
     frontier = list(live)
-    _mark(db, live, now, op)
+    _mark(db, live, now, op, held=held, into=into or {})
     while frontier:
         orphans = dict(_orphans(db, frontier))
-        _mark(db, orphans, now, op)
+        _mark(db, orphans, now, op, held=held)
         went |= orphans
         frontier = list(orphans)
     _unlink(db, list(went), now)
     return list(went)
 
 
-def _mark(db: Database, live: dict[int, int], now: float, op: str) -> None:
+def _mark(
+    db: Database, live: dict[int, int], now: float, op: str, *, held: bool, into: Mapping[int, int] = NOBODY
+) -> None:
     for id_, of in live.items():
         db.execute(
             "INSERT INTO past SELECT id, since, until, gone, changed, ? FROM item WHERE id = ? AND changed < ?",
             (now, id_, now),
         )
-        version = rows.event(db, op, now, scope=of, first=id_)
-        db.execute("UPDATE item SET gone = ?, changed = ?, version = ? WHERE id = ?", (now, now, version, id_))
+        version = rows.event(db, op, now, scope=of, first=id_, detail={"into": into[id_]} if id_ in into else None)
+        db.execute(
+            "UPDATE item SET gone = ?, changed = ?, version = ?, held = ? WHERE id = ?",
+            (now, now, version, int(held), id_),
+        )
 
 
 def _orphans(db: Database, gone: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Live items that were derived from `gone` and have no living source left."""
-    sql = """SELECT DISTINCT item.id, item.scope FROM provenance AS p JOIN item ON item.id = p.item
-             WHERE p.source IN ({}) AND item.gone IS NULL AND NOT EXISTS (
-               SELECT 1 FROM provenance AS q JOIN item AS s ON s.id = q.source WHERE q.item = item.id AND s.gone IS NULL)"""
+    """Live items that were derived from `gone` and have no living source left that is trusted as much as they are."""
+    sql = (
+        "SELECT DISTINCT item.id, item.scope FROM provenance AS p JOIN item ON item.id = p.item "
+        f"WHERE p.source IN ({{}}) AND item.gone IS NULL AND NOT {_LIVES}"
+    )
     for some in rows.batches(gone):
         yield from db.execute(sql.format(rows.marks(some)), some).fetchall()
 
@@ -95,14 +117,22 @@ def _unlink(db: Database, gone: Sequence[int], now: float) -> None:
         )
 
 
-def restore(db: Database, scopes: Iterable[int], ids: Sequence[int], now: float) -> list[int]:
-    """Undo a forgetting inside its window: the items, what went with them, and the links between what lives."""
+def restore(db: Database, scopes: Iterable[int], ids: Sequence[int], now: float, *, held: bool = False) -> list[int]:
+    """Undo a forgetting inside its window: the items, what went with them, and the links between what lives.
+
+    held: release them from quarantine instead; only what is held can be released, and what is held only be released.
+    """
     inside = set(scopes)
     back: dict[int, tuple[int, float]] = {}
     for some in rows.batches(ids):
-        sql = f"SELECT id, scope, gone FROM item WHERE id IN ({rows.marks(some)}) AND gone IS NOT NULL"
-        back |= {id_: (of, gone) for id_, of, gone in db.execute(sql, some) if of in inside}
+        sql = f"SELECT id, scope, gone FROM item WHERE id IN ({rows.marks(some)}) AND gone IS NOT NULL AND held = ?"
+        back |= {id_: (of, gone) for id_, of, gone in db.execute(sql, (*some, int(held))) if of in inside}
     if missing := [id_ for id_ in ids if id_ not in back]:
+        if held:
+            raise UnknownItem(
+                f"items {missing[:5]} are not in quarantine in this scope, nothing was released; "
+                "give ids that quarantined() lists"
+            )
         raise UnknownItem(
             f"items {missing[:5]} are not forgotten items of this scope, nothing was restored; "
             "an item can be restored until it is erased"
@@ -115,15 +145,17 @@ def restore(db: Database, scopes: Iterable[int], ids: Sequence[int], now: float)
                 "INSERT INTO past SELECT id, since, until, gone, changed, ? FROM item WHERE id = ? AND changed < ?",
                 (now, id_, now),
             )
-            version = rows.event(db, "restore", now, scope=of, first=id_)
-            db.execute("UPDATE item SET gone = NULL, changed = ?, version = ? WHERE id = ?", (now, version, id_))
+            version = rows.event(db, "release" if held else "restore", now, scope=of, first=id_)
+            db.execute(
+                "UPDATE item SET gone = NULL, changed = ?, version = ?, held = 0 WHERE id = ?", (now, version, id_)
+            )
         frontier = {
             id_: (of, gone)
             for source, (_, when) in frontier.items()
             for id_, of, gone in db.execute(
                 """SELECT item.id, item.scope, item.gone FROM provenance JOIN item ON item.id = provenance.item
-                   WHERE provenance.source = ? AND item.gone = ?""",
-                (source, when),
+                   WHERE provenance.source = ? AND item.gone = ? AND item.held = ?""",
+                (source, when, int(held)),
             )
         }
         came += frontier
@@ -134,8 +166,8 @@ def restore(db: Database, scopes: Iterable[int], ids: Sequence[int], now: float)
 
 def _vouched(db: Database, came: Sequence[int]) -> None:
     """Refuse to bring back what was derived from items that all stay forgotten."""
-    sql = """SELECT p.item, p.source FROM provenance AS p WHERE p.item IN ({}) AND NOT EXISTS (
-               SELECT 1 FROM provenance AS q JOIN item AS s ON s.id = q.source WHERE q.item = p.item AND s.gone IS NULL)"""
+    sql = f"""SELECT p.item, p.source FROM provenance AS p JOIN item ON item.id = p.item JOIN item AS t ON t.id = p.source
+              WHERE p.item IN ({{}}) AND t.trust >= item.trust AND NOT {_LIVES}"""
     for some in rows.batches(came):
         if row := db.execute(sql.format(rows.marks(some)), some).fetchone():
             raise UnknownItem(
@@ -184,6 +216,10 @@ def erase(db: Database, ids: Iterable[int], now: float) -> dict[int, bytes]:
     return texts
 
 
+_KEEPERS = """SELECT p.item, p.source FROM provenance AS p JOIN item AS d ON d.id = p.item JOIN item AS s ON s.id = p.source
+              WHERE p.item IN ({}) AND s.trust >= d.trust"""
+
+
 def _with_orphans(db: Database, ids: Iterable[int]) -> list[int]:
     """Forgotten ids with the forgotten items that no other item vouches for; links that only they vouch for are deleted."""
     erasing: dict[int, None] = {}
@@ -192,9 +228,7 @@ def _with_orphans(db: Database, ids: Iterable[int]) -> list[int]:
         erasing |= dict.fromkeys(frontier)
         derived = _pairs(db, "SELECT item, source FROM provenance WHERE source IN ({})", frontier)
         sources: dict[int, set[int]] = {}
-        for item, source in _pairs(
-            db, "SELECT item, source FROM provenance WHERE item IN ({})", {i for i, _ in derived}
-        ):
+        for item, source in _pairs(db, _KEEPERS, {i for i, _ in derived}):
             sources.setdefault(item, set()).add(source)
         frontier = _gone(db, [item for item, of in sources.items() if item not in erasing and erasing.keys() >= of])
     vouched = {link for link, _ in _pairs(db, "SELECT link, source FROM link_source WHERE source IN ({})", erasing)}
@@ -219,8 +253,9 @@ def _pairs(db: Database, sql: str, ids: Iterable[int]) -> list[tuple[int, int]]:
 
 
 def due(db: Database, before: float) -> list[int]:
-    """Forgotten items whose restore window has passed."""
-    return [id_ for (id_,) in db.execute("SELECT id FROM item WHERE gone IS NOT NULL AND gone <= ?", (before,))]
+    """Forgotten items whose restore window has passed; those in quarantine stay."""
+    sql = "SELECT id FROM item WHERE gone IS NOT NULL AND gone <= ? AND held = 0"
+    return [id_ for (id_,) in db.execute(sql, (before,))]
 
 
 def verify(db: Database, raw: Iterable[tuple[str, bytes]], id_: int, text: bytes | None) -> Receipt:

@@ -27,6 +27,7 @@ from loci.records.view import Shelf, View
 DAY = 86400.0
 TRIES = 5
 _SHELVES = 64
+_PRINCIPAL = 500  # characters of who said it
 _TIMES = ("at", "since", "until", "known")
 Asked = tuple[str, float, str, list[int]]  # scope, time, question, ids of its hits
 _LOGGED = 256  # queries kept in memory before they are written
@@ -166,13 +167,15 @@ class Handle:
                 return
             try:
                 with self._store.write() as db:
-                    self._apply(db, path, changes, view.version, op="derive")
+                    self._apply(db, path, changes, view.version, op="derive", by=[item.id for item in items])
                 return
             except ConflictError:
                 if turn == TRIES - 1:
                     raise
 
-    def _apply(self, db: Database, path: str, changes: Changes, read_at: int, *, op: str) -> list[int]:
+    def _apply(
+        self, db: Database, path: str, changes: Changes, read_at: int, *, op: str, by: Sequence[int] = ()
+    ) -> list[int]:
         """Apply changes; values and ends of items that lie in scopes below go to those scopes."""
         if not changes:
             return []
@@ -195,10 +198,12 @@ class Handle:
                 f"items {strangers[:5]} lie outside scope {path!r}; a scheme may change only what it sees"
             )
         ids = write.apply(
-            db, self.scheme.name, here, mine, read_at, self._clock(), op=op, inside=scopes.keys() | {here}
+            db, self.scheme.name, here, mine, read_at, self._clock(), op=op, inside=scopes.keys() | {here}, by=by
         )
         for of in sorted(below):
-            write.apply(db, self.scheme.name, of, part(of), read_at, self._clock(), op=op, inside=scopes.keys())
+            write.apply(
+                db, self.scheme.name, of, part(of), read_at, self._clock(), op=op, inside=scopes.keys(), by=[*ids, *by]
+            )
         return ids
 
     # --- the log and the budget --------------------------------------------------------------------------------------
@@ -319,6 +324,8 @@ def item_of(one: str | Item, path: str, common: Mapping[str, Any]) -> Item:
         held = getattr(item, name)
         if held is not None and not isinstance(held, str):
             raise TypeError(f"item.{name} is a {type(held).__name__}; give text")
+    if item.principal is not None and len(item.principal) > _PRINCIPAL:
+        raise ValueError(f"principal has {len(item.principal)} characters; give a name of at most {_PRINCIPAL}")
     try:
         for text in (item.text, item.session, item.source, item.principal):
             if text is not None and not text.isascii():

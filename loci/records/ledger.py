@@ -18,7 +18,7 @@ from loci.records.database import Database
 from loci.records.item import KINDS
 
 F64 = NDArray[np.float64]
-_COLUMNS = "id, scope, kind, session, at, since, until, gone, value, uses, speaker, cues"
+_COLUMNS = "id, scope, kind, session, at, since, until, gone, value, uses, speaker, cues, trust"
 
 
 @dataclass(slots=True)
@@ -37,6 +37,7 @@ class Ledger:
     uses: I64
     speaker: I64  # number of the speaker's name, -1: none
     cues: I64  # bits of analysis.ASKS and FIRST
+    trust: NDArray[np.int8]  # level of trust
     seq: int  # the event up to which it has read
     scopes: dict[int, str]
     names: dict[tuple[int, str], int]  # (scope, session) to number
@@ -68,13 +69,21 @@ class Ledger:
             self.line_ = np.empty(0, np.int64) if ordered else np.argsort(runs, kind="stable")
         return self.line_ if len(self.line_) else None
 
+    def only(self, kept: NDArray[np.bool_]) -> Ledger:
+        """The ledger as if it held nothing but some of its items: (N,) tells which."""
+        arrays = {name: getattr(self, name)[kept] for name in _ARRAYS}
+        said = set(np.unique(arrays["speaker"]).tolist())
+        speakers = {name: number for name, number in self.speakers.items() if number in said}
+        return Ledger(**arrays, seq=self.seq, scopes=self.scopes, names=self.names, speakers=speakers)
+
     @property
     def nbytes(self) -> int:
         """Bytes held in memory by the arrays."""
         return sum(getattr(self, name).nbytes for name in _ARRAYS)
 
 
-_ARRAYS = ("ids", "scope", "kind", "session", "at", "since", "until", "live", "value", "uses", "speaker", "cues")
+_ARRAYS = ("ids", "scope", "kind", "session", "at", "since", "until", "live", "value", "uses", "speaker", "cues",
+           "trust")  # fmt: skip
 
 
 def load(db: Database, path: str) -> Ledger:
@@ -147,8 +156,8 @@ def as_of(db: Database, path: str, when: float) -> Ledger:
 def _arrays(
     found: list[tuple[object, ...]], names: dict[tuple[int, str], int], speakers: dict[str, int]
 ) -> dict[str, Any]:
-    columns = list(zip(*found, strict=True)) if found else [()] * 12
-    ids, scope, kind, session, at, since, until, gone, value, uses, speaker, cues = columns
+    columns = list(zip(*found, strict=True)) if found else [()] * 13
+    ids, scope, kind, session, at, since, until, gone, value, uses, speaker, cues, trust = columns
     places = {name: place for place, name in enumerate(KINDS)}
     numbers = [
         -1 if name is None else names.setdefault((of, name), len(names))
@@ -167,4 +176,5 @@ def _arrays(
         "uses": np.array(uses, np.int64),
         "speaker": np.array([-1 if x is None else speakers.setdefault(x, len(speakers)) for x in speaker], np.int64),
         "cues": np.array(cues, np.int64),
+        "trust": np.array(trust, np.int8),
     }

@@ -109,6 +109,8 @@ class Memory(Lifetime):
         Returns the new ids with their scope. Raises ValueError and TypeError for what cannot be kept.
         """
         path = self._scope(scope)
+        if once is not None:
+            repeat.check(once)
         common = {
             "kind": kind, "session": session, "source": source, "pinned": pinned, "meta": dict(meta or {}),
             "principal": principal, "trust": trusts.level(trust),
@@ -142,7 +144,9 @@ class Memory(Lifetime):
                     jobs.put(db, "write", row, {"first": ids[-len(some)], "last": ids[-1]}, len(some), now)
             if supersedes:
                 ends = new[0].since if new[0].since is not None else new[0].at if new[0].at is not None else now
-                write.close(db, rows.scopes_under(db, path), dict.fromkeys(supersedes, ends), now, by=ids)
+                ended = dict.fromkeys(supersedes, ends)
+                trusts.may_end(db, ended, ids)
+                write.close(db, rows.scopes_under(db, path), ended, now, by=ids)
             if once is not None:
                 repeat.keep(db, rows.scope_id(db, path), once, ids, now)
             self._check_budget(db)
@@ -194,6 +198,8 @@ class Memory(Lifetime):
             with self._store.write() as db:
                 vectors.put(db, vectors.register(db, self.embedder), [id_ for id_, _ in some], rows_)
             made, after = made + len(some), some[-1][0]
+        if made and after > vectors.EXACT and self.embedder is not None:
+            self._store.index_vectors(self.embedder.dim)
         return made
 
     def _embed_rest(self) -> None:

@@ -15,6 +15,8 @@ LEAST = 0.9
 def duplicates(items: Sequence[Item], *, least: float = LEAST) -> dict[int, int]:
     """Which item repeats which: id of the repetition to id of the oldest (or pinned) item that says the same.
 
+    Nobody stands for another: only items of one principal and one trust are merged, so that undoing one takes no other's.
+
     Prefix filtering (Chaudhuri et al., 2006): texts with Jaccard overlap of at least `least` share one of the
     floor((1 - least) * n) + 1 rarest of their n words, so only such pairs are compared. `merge_slow` is the oracle.
     """
@@ -25,7 +27,7 @@ def duplicates(items: Sequence[Item], *, least: float = LEAST) -> dict[int, int]
     for place in _oldest_first(items):
         ranked = sorted(words[place], key=lambda word: (rarity[word], word))
         prefix = ranked[: math.floor((1 - least) * len(ranked) + 1e-9) + 1] or [""]
-        key = (items[place].scope, items[place].kind, *near.key(items[place].text))
+        key = (*_whose(items[place]), *near.key(items[place].text))
         seen = sorted({other for word in prefix for other in buckets[word, key]})
         first = next((o for o in seen if near.same(items[o].text, items[place].text, least=least)), None)
         if first is not None and not items[place].pinned:
@@ -45,13 +47,17 @@ def merge_slow(items: Sequence[Item], *, least: float = LEAST) -> dict[int, int]
         alike = [
             k
             for k in kept
-            if (k.scope, k.kind) == (item.scope, item.kind) and near.same(k.text, item.text, least=least)
+            if _whose(k) == _whose(item) and near.same(k.text, item.text, least=least)
         ]
         if alike and not item.pinned:
             into[item.id] = alike[0].id
         else:
             kept.append(item)
     return into
+
+
+def _whose(item: Item) -> tuple[str, str, int, str | None]:
+    return item.scope, item.kind, item.trust, item.principal
 
 
 def _oldest_first(items: Sequence[Item]) -> list[int]:

@@ -129,6 +129,17 @@ class PostgresStore:
             with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
                 login.execute(compose.SQL("VACUUM (ANALYZE) {}").format(names))
 
+    def index_vectors(self, dim: int) -> None:
+        """Make the HNSW index over vectors of a size, beside running work; without the right to, recall looks at all."""
+        name = f"vector_hnsw_{dim:d}"
+        denied = contextlib.suppress(psycopg.errors.InsufficientPrivilege)
+        with errors(self.path), connect(self._url) as login, denied:
+            login.execute("SELECT set_config('search_path', 'loci, ' || current_setting('search_path'), false)")
+            login.execute(
+                f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON vector "
+                f"USING hnsw ((data::halfvec({dim:d})) halfvec_ip_ops) WHERE vector_dims(data) = {dim:d}"
+            )
+
     def raw(self, overlap: int) -> Iterator[tuple[str, bytes]]:
         """(table, row as bytes) of everything the tenant keeps. The server's own files and logs are not read."""
         with self.read() as db:

@@ -61,6 +61,8 @@ def translated(sql: str) -> str:
 class PostgresDatabase:
     """What the shared SQL does not say, on PostgreSQL (`Database`)."""
 
+    indexes_vectors = True
+
     def __init__(self, connection: psycopg.Connection[Any], tenant: str) -> None:
         self._connection = connection
         self._tenant = tenant
@@ -123,6 +125,11 @@ class PostgresDatabase:
             (table, past),
         )
 
+    def used(self, table: str) -> int:
+        """The highest id of a table that was given so far."""
+        row = self.execute("SELECT seq FROM counter WHERE name = ?", (table,)).fetchone()
+        return int(row[0]) if row else 0
+
     def pack(self, row: np.ndarray[Any, Any]) -> HalfVector:
         """A vector as pgvector keeps it in float16."""
         return HalfVector(np.asarray(row, np.float16))
@@ -131,9 +138,25 @@ class PostgresDatabase:
         """Such a vector as an array."""
         return np.asarray(cell.to_numpy())
 
-    def nearest(self, model: int, query: F32, scopes: Sequence[int], k: int) -> list[tuple[int, float]]:
-        """Live items by inner product, from the HNSW index of their size: approximate, best first."""
-        raise NotImplementedError
+    def nearest(self, model: int, query: F32, scopes: Sequence[int], k: int) -> list[int]:
+        """Live items of the scopes by inner product, best first: from the HNSW index of their size, else from all.
+
+        The index is scanned on until k of them pass the filters (pgvector's iterative scan).
+        """
+        self.execute(f"SET LOCAL hnsw.ef_search = {min(max(2 * k, 100), 1000):d}")
+        self.execute("SET LOCAL hnsw.iterative_scan = strict_order")
+        size = f"halfvec({len(query):d})"
+        sql = f"""SELECT vector.item FROM vector JOIN item ON item.tenant = vector.tenant AND item.id = vector.item
+                  WHERE vector.model = ? AND vector_dims(vector.data) = {len(query):d} AND item.gone IS NULL
+                  AND item.scope = ANY(CAST(? AS BIGINT[]))
+                  ORDER BY (vector.data::{size}) <#> CAST(? AS {size}) LIMIT ?"""
+        return [id_ for (id_,) in self.execute(sql, (model, list(scopes), self.pack(query), k))]
+
+    def cosines(self, model: int, query: F32, ids: Sequence[int]) -> list[tuple[int, float]]:
+        """(id, inner product) of those of the items that have a vector, reckoned by the server."""
+        sql = """SELECT item, -(data <#> ?) FROM vector WHERE model = ?
+                 AND item = ANY(CAST(? AS BIGINT[]))"""
+        return self.execute(sql, (self.pack(query), model, list(ids))).fetchall()
 
     def says(self, piece: bytes) -> bool:
         """Whether the text or meta of an item that is still there contains these bytes."""

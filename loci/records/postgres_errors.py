@@ -14,6 +14,8 @@ _BUSY = (pg.LockNotAvailable, pg.QueryCanceled, pg.SerializationFailure, pg.Dead
 _DENIED = (pg.InsufficientPrivilege, pg.ReadOnlySqlTransaction)
 _FULL = (pg.DiskFull, pg.OutOfMemory, pg.ConfigurationLimitExceeded)
 _AWAY = (pg.AdminShutdown, pg.CrashShutdown, pg.CannotConnectNow)
+_BROKEN = (psycopg.OperationalError, psycopg.InterfaceError)
+_PASSING = ("starting up", "shutting down", "recovery", "terminating connection", "too many", "reserved for")
 
 
 @contextlib.contextmanager
@@ -35,9 +37,11 @@ def _translated(error: psycopg.Error, shown: str) -> StoreError:
         return StorageFull(f"{shown} has no room left ({text}); nothing of this call was kept, free some space")
     if isinstance(error, _DENIED):
         return ReadOnly(f"{shown} may not be written by this role ({text}); nothing was written, check its grants")
-    if isinstance(error, pg.InvalidCatalogName | pg.UndefinedFile | pg.FeatureNotSupported):
+    if isinstance(error, pg.UndefinedFile | pg.FeatureNotSupported):
         return NotAStore(f"{shown} cannot hold a memory ({text}); give a database with the extension vector")
-    if isinstance(error, (*_AWAY, psycopg.OperationalError, psycopg.InterfaceError)):
+    if "FATAL:" in text and not any(word in text for word in _PASSING):
+        return NotAStore(f"{shown} cannot be opened ({text}); give a database and role that are there")
+    if isinstance(error, _AWAY) or (isinstance(error, _BROKEN) and error.sqlstate is None):
         return Unreachable(
             f"{shown} cannot be reached ({text}); what was acknowledged is kept, call again, and give add a key (once=) "
             "so that repeating it adds nothing twice"

@@ -59,12 +59,7 @@ class AsyncMemory:
         self._patience = requests.Patience(self._url, retries)
         self._http = need("httpx2", extra="serve", who="AsyncMemory(url)")
         self._slow = self._http.Timeout(timeout, read=requests.SLOW_S, write=requests.SLOW_S)
-        self._client = self._http.AsyncClient(
-            base_url=self._url,
-            headers=requests.headers(token),
-            timeout=timeout,
-            trust_env=not requests.local(self._url),
-        )
+        self._client = self._http.AsyncClient(**requests.options(self._url, token), timeout=timeout)
 
     add = verb(Memory.add)
     link = verb(Memory.link)

@@ -12,6 +12,15 @@ from collections.abc import Sequence
 from loci.records.database import Database
 
 WINDOW_S = 7 * 86400.0
+_LONGEST = 500
+
+
+def check(key: str) -> None:
+    """Raise where a key is none: text of 1 to 500 characters."""
+    if not isinstance(key, str):
+        raise TypeError(f"once is a {type(key).__name__}; give a key of your own as text")
+    if not 1 <= len(key) <= _LONGEST:
+        raise ValueError(f"once has {len(key)} characters; give a key of 1 to {_LONGEST}")
 
 
 def told(db: Database, scope: int, key: str) -> list[int] | None:

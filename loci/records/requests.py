@@ -36,8 +36,14 @@ def base(url: str) -> str:
     return parts._replace(path=parts.path.rstrip("/")).geturl()
 
 
-def local(url: str) -> bool:
-    """Whether an address is this machine: it must then not be sent through a proxy."""
+def options(url: str, token: str | None) -> dict[str, Any]:
+    """How a client connects. What goes to this machine takes no proxy; what is not encrypted needs no certificates, which are slow to load."""
+    return {
+        "base_url": url, "headers": _headers(token), "verify": url.startswith("https:"), "trust_env": not _local(url),
+    }  # fmt: skip
+
+
+def _local(url: str) -> bool:
     host = urlsplit(url).hostname or ""
     try:
         return host == "localhost" or ip_address(host).is_loopback
@@ -45,8 +51,8 @@ def local(url: str) -> bool:
         return False
 
 
-def headers(token: str | None) -> dict[str, str]:
-    """The headers of every request. The token goes here and into no message."""
+def _headers(token: str | None) -> dict[str, str]:
+    """The token goes here and into no message."""
     if token is None:
         return {}
     if not token or not token.isascii() or not token.isprintable() or " " in token:

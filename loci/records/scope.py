@@ -28,11 +28,11 @@ def _checked(path: str) -> str:
         return ROOT
     text = text.removeprefix("/").removesuffix("/")
     parts = text.split("/")
-    if len(text) > _LONGEST or any(not _segment(part) for part in parts):
+    if len(text.encode("utf-8", "surrogatepass")) > _LONGEST or any(not _segment(part) for part in parts):
         shown = path if len(path) <= 60 else path[:57] + "..."
         raise ValueError(
             f"scope={shown!r} is not a slash path; give segments such as 'acme/ana' that are not empty, '.' or '..', "
-            f"without control characters, at most {_LONGEST} characters in all"
+            f"without control characters, at most {_LONGEST} bytes in all"
         )
     return text
 

@@ -38,6 +38,8 @@ _MAGIC = b"SQLite format 3\x00"
 class Connection(sqlite3.Connection):
     """What the shared SQL does not say, on SQLite (`Database`)."""
 
+    indexes_vectors = False
+
     def reserve(self, table: str, count: int) -> int:
         """The first of `count` ids of a table that were never used."""
         row = self.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
@@ -49,6 +51,11 @@ class Connection(sqlite3.Connection):
         if not self.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (past, table)).rowcount:
             self.execute("INSERT INTO sqlite_sequence VALUES (?, ?)", (table, past))
 
+    def used(self, table: str) -> int:
+        """The highest id of a table that was given so far."""
+        row = self.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+        return int(row[0]) if row else 0
+
     def pack(self, row: np.ndarray[Any, Any]) -> bytes:
         """A vector as its bytes in float16."""
         return np.asarray(row, np.float16).tobytes()
@@ -57,8 +64,13 @@ class Connection(sqlite3.Connection):
         """The vector of such bytes."""
         return np.frombuffer(cell, np.float16)
 
-    def nearest(self, model: int, query: F32, scopes: Sequence[int], k: int) -> None:
-        """None: SQLite has no index of vectors."""
+    def nearest(self, model: int, query: F32, scopes: Sequence[int], k: int) -> list[int]:
+        """Not asked for: vectors are compared in memory."""
+        raise NotImplementedError
+
+    def cosines(self, model: int, query: F32, ids: Sequence[int]) -> list[tuple[int, float]]:
+        """Not asked for: vectors are compared in memory."""
+        raise NotImplementedError
 
     def says(self, piece: bytes) -> bool:
         """Whether the text or meta of an item that is still there contains these bytes."""
@@ -84,6 +96,7 @@ class SQLiteStore:
             path = Path(self._folder.name) / "memory.db"
         self.path = Path(path)
         self._lock = threading.RLock()
+        self._door = threading.RLock()  # a new reader must not wait until a writer has got the file
         self._local = threading.local()
         self._all: list[Connection] = []
         self._readers: list[tuple[threading.Thread, Connection]] = []
@@ -209,7 +222,7 @@ class SQLiteStore:
         self._check_open()
         connection: Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            with self._lock:
+            with self._door:
                 self._let_go()
                 connection = self._connect()
                 self._readers.append((threading.current_thread(), connection))
@@ -283,6 +296,9 @@ class SQLiteStore:
         with self.read() as db:
             return db.nbytes
 
+    def index_vectors(self, dim: int) -> None:
+        """Nothing: SQLite knows no vectors."""
+
     def raw(self, overlap: int) -> Iterator[tuple[str, bytes]]:
         """(file name, chunk of bytes): all that stands in the file and its log; chunks overlap, so that none cuts a word.
 
@@ -308,7 +324,7 @@ class SQLiteStore:
         if os.getpid() != self._process:  # after a fork they are the parent's, and closing them here would harm it
             self.closed = True
             return
-        with self._lock:
+        with self._lock, self._door:
             self.closed = True
             for connection in self._all:
                 with contextlib.suppress(sqlite3.Error):

@@ -44,6 +44,9 @@ def put(db: Database, model: int, ids: Sequence[int], vectors: F32) -> None:
     )
 
 
+EXACT = 20_000  # items up to which every vector is compared, in memory
+
+
 @dataclass(slots=True)
 class Matrix:
     """The vectors of one model over a ledger's items: rows (N, dim), zero where an item has none."""

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from loci.core.ports import F32, I64, Embedder
 from loci.records import analysis, postings, rows, vectors
 from loci.records.database import Database
-from loci.records.item import KINDS, Item, Link
+from loci.records.item import KINDS, ORDINARY, UNTRUSTED, Item, Link
 from loci.records.ledger import F64, Ledger
-from loci.records.postings import K1, B
+from loci.records.meaning import Compared, LookedUp, Meaning
+from loci.records.postings import K1, B, Posting
 from loci.records.vectors import Matrix
 
 
@@ -25,6 +26,7 @@ class Shelf:
         self.ledger = ledger
         self.matrices: dict[int, Matrix] = {}
         self.built: dict[str, tuple[int, Any]] = {}  # name -> (version, thing)
+        self.trusted: Shelf | None = None  # as if nothing untrusted had ever been kept
 
     def renewed(self, ledger: Ledger) -> Shelf:
         """A shelf for a newer ledger that takes over what can still serve; readers of the old one are not disturbed."""
@@ -36,7 +38,8 @@ class Shelf:
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays held."""
-        return self.ledger.nbytes + sum(matrix.nbytes for matrix in self.matrices.values())
+        mine = self.ledger.nbytes + sum(matrix.nbytes for matrix in self.matrices.values())
+        return mine + (0 if self.trusted is None else self.trusted.nbytes)
 
 
 class View:
@@ -63,6 +66,9 @@ class View:
         self._embedders = embedders
         self._dense: dict[str, F32 | None] = {}
         self._terms: dict[tuple[str, float, float], tuple[I64, F64] | None] = {}
+        self._lists: dict[str, Posting] = {}
+        self._whole: View | None = None  # the view of which this is the trusted part
+        self.least = UNTRUSTED  # the lowest trust of what it shows
         self.scope = path
         self.when = when
         self.past = past  # True: the past as it was, so nothing may be built on it
@@ -72,6 +78,24 @@ class View:
         if kinds is not None:
             self.live = self.live & np.isin(self.ledger.kind, [KINDS.index(kind) for kind in kinds])
 
+    def trusted(self) -> View | None:
+        """The same view as if nothing untrusted had ever been kept; None where trust makes no difference.
+
+        Surroundings, statistics, names and speakers are those of the trusted items alone, so that no number of untrusted ones
+        moves them. Only the mean length of an item stays that of the whole scope.
+        """
+        low = self.ledger.trust < ORDINARY
+        if not (self.live & low).any() or not (self.live & ~low).any():
+            return None
+        if self._shelf.trusted is None:
+            self._shelf.trusted = Shelf(self.ledger.only(~low))
+        view = View(
+            self._db, self.scope, self._shelf.trusted, scheme=self._scheme, when=self.when, past=self.past,
+            embedders=self._embedders,
+        )  # fmt: skip
+        view.live, view.least, view._whole = self.live[~low], ORDINARY, self
+        return view
+
     def __len__(self) -> int:
         """How many items are live."""
         return int(np.count_nonzero(self.live))
@@ -80,11 +104,24 @@ class View:
         """BM25 by term: the places of the items that contain it, rising, and its share of their scores."""
         wanted = list(dict.fromkeys(terms))
         if new := [term for term in wanted if (term, k1, b) not in self._terms]:
-            lists = postings.read(self._db, list(self.ledger.scopes), new)
+            lists = self._read(new)
             items, tokens = self._totals
             parts = postings.bm25(lists, items=items, tokens=tokens, k1=k1, b=b)
             self._terms |= {(term, k1, b): self._placed(*parts[term]) if term in parts else None for term in new}
         return {term: held for term in wanted if (held := self._terms[term, k1, b]) is not None}
+
+    def _read(self, terms: Sequence[str]) -> dict[str, Posting]:
+        """Posting lists, each read once for a view and its trusted part."""
+        if self._whole is None:
+            if new := [term for term in terms if term not in self._lists]:
+                self._lists |= postings.read(self._db, list(self.ledger.scopes), new)
+            return {term: self._lists[term] for term in terms if term in self._lists}
+        found = {}
+        for term, (ids, tf, lengths) in self._whole._read(terms).items():
+            mine = self.ledger.places(ids) >= 0
+            if mine.any():
+                found[term] = ids[mine], tf[mine], lengths[mine]
+        return found
 
     def _placed(self, ids: I64, part: F64) -> tuple[I64, F64]:
         places = self.ledger.places(ids)
@@ -105,6 +142,9 @@ class View:
     @cached_property
     def _totals(self) -> tuple[int, int]:
         """Items and tokens in the lexical index of the scope."""
+        if self._whole is not None:
+            items, tokens = self._whole._totals
+            return len(self.ledger), round(tokens * len(self.ledger) / max(items, 1))
         items = tokens = 0
         for some in rows.batches(self.ledger.scopes):
             sql = (
@@ -119,6 +159,15 @@ class View:
         if text not in self._dense:
             self._dense[text] = self._cosines(text)
         return self._dense[text]
+
+    def meaning(self, text: str) -> Meaning | None:
+        """How near the items are to a text: compared one by one, or looked up in the engine's index of a large scope."""
+        if len(self.ledger) > vectors.EXACT and not self.past and len(self._embedders) == 1:
+            model = vectors.model_id(self._db, self._embedders[0])
+            if model is not None and self._db.indexes_vectors:
+                return LookedUp(self, self._db, model, self._embedders[0].embed([text])[0])
+        scores = self.dense(text)
+        return None if scores is None else Compared(self, scores)
 
     def _cosines(self, text: str) -> F32 | None:
         scores: F32 | None = None
@@ -146,7 +195,8 @@ class View:
             return None
         held = self._shelf.matrices.get(model)
         if held is None or not np.array_equal(held.ids, self.ledger.ids) or len(held.have) < len(held.ids):
-            held = vectors.matrix(self._db, model, embedder.dim, self.ledger.ids, held)
+            whole = None if self._whole is None else self._whole.matrix(embedder)
+            held = vectors.matrix(self._db, model, embedder.dim, self.ledger.ids, whole or held)
             self._shelf.matrices[model] = held
         return held
 

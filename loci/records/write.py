@@ -7,7 +7,7 @@ from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import replace
 
 from loci.core.errors import ConflictError, UnknownItem
-from loci.records import analysis, forget, postings, rows
+from loci.records import analysis, forget, postings, rows, trusts
 from loci.records.database import Database
 from loci.records.item import Item, Link
 from loci.records.scheme import Changes
@@ -20,7 +20,8 @@ _INSERT = """INSERT INTO item (id, scope, kind, text, at, since, until, known, c
 def insert(
     db: Database, scope: int, new: Sequence[Item], tokens: Sequence[Sequence[str]], now: float, *, op: str
 ) -> list[int]:
-    """Add items of one scope, already tokenised; their ids, rising and never used before."""
+    """Add items of one scope, already tokenised; their ids, rising and never used before. What is derived inherits trust."""
+    new = trusts.inherited(db, new)
     first = db.reserve("item", len(new))
     ids = list(range(first, first + len(new)))
     version = rows.event(db, op, now, scope=scope, first=first, last=ids[-1])
@@ -48,16 +49,27 @@ def insert(
 def close(
     db: Database, scopes: Container[int], ends: Mapping[int, float], now: float, *, by: Sequence[int] = ()
 ) -> None:
-    """End the validity of items: what was believed before stays readable with `as_of`."""
+    """End the validity of items: what was believed before stays readable with `as_of`.
+
+    The log keeps what undoing needs: who ended it (`by`), an earlier end (`was`), and the end asked for where that differs.
+    """
     for id_, until in ends.items():
         row = db.execute("SELECT since, until, changed, gone, scope FROM item WHERE id = ?", (id_,)).fetchone()
         if row is None or row[4] not in scopes or row[3] is not None:
             raise UnknownItem(f"item {id_} is not live in this scope, so nothing can supersede it; recall it first")
         keep_past(db, id_, now)
-        until = until if row[1] is None else min(until, row[1])  # an interval that has ended is not opened again
-        until = until if row[0] is None else max(until, row[0])
-        version = rows.event(db, "close", now, scope=row[4], first=id_, detail={"until": until, "by": list(by)})
+        asked, until = until, closed(row[0], row[1], until)
+        detail: dict[str, object] = {"until": until, "by": list(by)}
+        detail |= {"was": row[1]} if row[1] is not None else {}
+        detail |= {"asked": asked} if asked != until else {}
+        version = rows.event(db, "close", now, scope=row[4], first=id_, detail=detail)
         db.execute("UPDATE item SET until = ?, changed = ?, version = ? WHERE id = ?", (until, now, version, id_))
+
+
+def closed(since: float | None, until: float | None, asked: float) -> float:
+    """Where an interval ends when it is asked to: one that has ended is not opened again, none ends before it begins."""
+    end = asked if until is None else min(asked, until)
+    return end if since is None else max(end, since)
 
 
 def keep_past(db: Database, id_: int, now: float) -> None:
@@ -100,10 +112,12 @@ def apply(
     *,
     op: str,
     inside: Collection[int],
+    by: Sequence[int] = (),
 ) -> list[int]:
     """Apply a scheme's changes to one scope, or refuse them whole when rows moved since event `read_at`.
 
-    `inside` are the scopes that the scheme saw: what it derives may rest on items of any of them.
+    `inside` are the scopes that the scheme saw: what it derives may rest on items of any of them. `by` are the items that
+    it was run on: what is trusted more than they, or than what it derives, it can neither end nor forget; the log says so.
     """
     if bare := [new.item.text for new in changes.put if not new.item.sources]:
         raise ValueError(f"derived item {bare[0][:40]!r} names no sources; give the ids that it was derived from")
@@ -127,9 +141,13 @@ def apply(
     if unknown := {end for one in changes.link for end in (one.src, one.dst) if end <= 0 and end not in alias}:
         raise ValueError(f"links name aliases {sorted(unknown)} that no put item has; put them in the same Changes")
     link(db, scope, [replace(x, src=alias.get(x.src, x.src), dst=alias.get(x.dst, x.dst)) for x in changes.link], now)
-    close(db, (scope,), changes.close, now, by=ids)
-    if changes.forget:
-        forget.tombstone(db, {scope}, changes.forget, now, op=op)
+    by = [*ids, *by]
+    spared = trusts.beyond(db, {*changes.close, *changes.forget}, by)
+    for id_ in spared:
+        rows.event(db, "spare", now, scope=scope, first=id_, detail={"by": by})
+    close(db, (scope,), {id_: end for id_, end in changes.close.items() if id_ not in spared}, now, by=by)
+    if going := [id_ for id_ in changes.forget if id_ not in spared]:
+        forget.tombstone(db, {scope}, going, now, op=op)
     if changes.value:
         version = rows.event(
             db,
@@ -145,6 +163,8 @@ def apply(
             ((value, uses, version, id_) for id_, (value, uses) in changes.value.items()),
         )
     save(db, scheme, scope, changes.state)
+    if changes.state and not changes.value:  # the log tells when what was learned changed last
+        rows.event(db, op, now, scope=scope, detail={"state": len(changes.state)})
     return ids
 
 

@@ -12,16 +12,15 @@ import httpx2
 import pytest
 
 from loci.app.http.app import create
-from loci.app.serve import listening, server
+from loci.app.http.door import listening, server
 from loci.records import Memory
 
 
 @contextlib.contextmanager
-def running(memory: Memory, app: Any = None, **options: Any) -> Iterator[str]:
+def running(memory: Memory, app: Any = None, *, head_s: float = 10.0, **options: Any) -> Iterator[str]:
     """Serve a memory (or an app of one) until the end of the block; the url."""
     with listening("127.0.0.1", 0) as door:
-        web = server(app or create(memory, **({"open_access": True} | options)), grace=5)
-        web.config.timeout_keep_alive = 60
+        web = server(app or create(memory, **({"open_access": True} | options)), grace=5, head_s=head_s)
         thread = threading.Thread(target=web.run, kwargs={"sockets": [door]}, daemon=True)
         thread.start()
         try:
@@ -30,6 +29,14 @@ def running(memory: Memory, app: Any = None, **options: Any) -> Iterator[str]:
             web.should_exit = True
             thread.join(20)
             assert not thread.is_alive(), "the server did not stop"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Memory, httpx2.Client]]:
+    """One open server for the many small cases of a module that leave nothing behind."""
+    with Memory(tmp_path_factory.mktemp("shared") / "m.db") as held, running(held) as address:
+        with httpx2.Client(base_url=address, timeout=30, trust_env=False, verify=False) as http:
+            yield held, http
 
 
 @pytest.fixture
@@ -49,5 +56,5 @@ def url(memory: Memory) -> Iterator[str]:
 @pytest.fixture
 def client(url: str) -> Iterator[httpx2.Client]:
     """Plain HTTP."""
-    with httpx2.Client(base_url=url, timeout=30, trust_env=False) as http:
+    with httpx2.Client(base_url=url, timeout=30, trust_env=False, verify=False) as http:
         yield http

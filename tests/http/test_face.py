@@ -77,7 +77,9 @@ def test_everything_comes_back_exactly(pair):
     )  # fmt: skip
     assert ids.scope == "acme/ana"
     new = there.add("Ana: I work at the museum now.", scope="acme/ana", supersedes=ids[:1], at="2024-01-01")
-    derived = there.add(Item(text="a fact", kind="fact", sources=tuple(ids), value=0.1, uses=3, pinned=True), scope="acme/ana")
+    derived = there.add(
+        Item(text="a fact", kind="fact", sources=tuple(ids), value=0.1, uses=3, pinned=True), scope="acme/ana"
+    )
     there.link(ids[1], "near", new[0], weight=1 / 3, scope="acme")
     assert there.items(scope="/") == here.items(scope="/")
     assert there.items(scope="acme", as_of="2023-06-01") == here.items(scope="acme", as_of="2023-06-01")
@@ -117,7 +119,10 @@ def test_feedback_over_http_is_feedback(tmp_path):
 
     import loci.records.exchange
 
-    with Memory(tmp_path / "a.db", clock=FixedClock(START)) as one, Memory(tmp_path / "b.db", clock=FixedClock(START)) as two:
+    with (
+        Memory(tmp_path / "a.db", clock=FixedClock(START)) as one,
+        Memory(tmp_path / "b.db", clock=FixedClock(START)) as two,
+    ):
         with running(two) as url, Memory(url) as remote:
             here, there = taught(one, one), taught(two, remote)
     assert here == there
@@ -180,7 +185,10 @@ def test_a_conflict_stays_a_conflict(tmp_path):
 
 
 def test_what_is_no_server_is_said():
-    with Memory("http://127.0.0.1:9", retries=1, pause=lambda _: None) as nobody, pytest.raises(StoreError, match="did not answer"):
+    with (
+        Memory("http://127.0.0.1:9", retries=1, pause=lambda _: None) as nobody,
+        pytest.raises(StoreError, match="did not answer"),
+    ):
         nobody.count()
     with pytest.raises(ValueError, match="token="):
         Memory("http://user:secret@127.0.0.1:8787")

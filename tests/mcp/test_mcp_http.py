@@ -149,7 +149,8 @@ def test_with_a_token_it_may_be_reached_from_elsewhere_under_the_names_it_was_gi
         (["--host", "example.org"], "is reachable from other machines"),
         (["--token", ""], "the token is empty"),
         (["--token", " ", "--host", "0.0.0.0"], "the token is empty"),
-        (["--host", "127.0.0.1", "--port", "99999"], "cannot listen on host='127.0.0.1', port=99999"),
+        (["--host", "127.0.0.1", "--port", "99999"], "port=99999 is no port"),
+        (["--host", "127.0.0.77.", "--token", "t"], "cannot listen on host='127.0.0.77.'"),
         (["--scope", "a/../b"], "is not a slash path"),
     ],
 )

@@ -43,6 +43,8 @@ def test_erasing_shows_the_receipt_and_leaves_no_bytes(browser, look):
     browser.one(".q-checkbox").click()
     browser.press(f"Forget item {PAW} now")
     browser.reads("Erased #12, #28, #29. Verified:", "item 12: nowhere in the store", "item 29: nowhere in the store")
+    browser.reads("This item is no longer here")
+    assert not browser.all("button[aria-label^='Forget']")
     viewer.stop()
     held = b"".join(path.read_bytes() for path in viewer.file.parent.glob("trip.db*"))
     assert b"the grey one with the white paw" not in held

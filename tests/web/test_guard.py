@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -63,7 +64,7 @@ def test_pages_may_load_nothing_from_elsewhere_and_are_not_kept(shown):
 
 def test_it_listens_on_this_machine_alone(shown):
     listening = [
-        row.split()[1] for name in ("tcp", "tcp6") for row in open(f"/proc/net/{name}").read().splitlines()[1:]
+        row.split()[1] for name in ("tcp", "tcp6") for row in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
         if row.split()[3] == "0A" and row.split()[1].endswith(f":{shown.port:04X}")
     ]  # fmt: skip
     assert listening == [f"0100007F:{shown.port:04X}"]
@@ -92,5 +93,4 @@ def test_what_cannot_be_shown_is_one_sentence(tmp_path, shown):
     assert run(tmp_path / "text.db")[0] == 2
     code, said = run(shown.file, "--port", shown.port)
     assert code == 2
-    assert "is taken" in said
-    assert "--port 0" in said
+    assert "cannot be listened on" in said

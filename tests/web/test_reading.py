@@ -9,12 +9,14 @@ from loci.app.web.reading import ENDED, FORGOTTEN, HOLDS, LATER, cascade
 from loci.app.web.remote import Remote
 from loci.core.errors import ReadOnly
 from loci.records import Item, Memory
+from tests import stores
 from tests.web.trip import fill
 
 
-@pytest.fixture
-def memory(tmp_path):
-    with Memory(fill(tmp_path / "trip.db")) as opened:
+@pytest.fixture(params=["sqlite", "postgres"])
+def memory(request, tmp_path):
+    path = tmp_path / "trip.db" if request.param == "sqlite" else stores.tenant()
+    with Memory(fill(path)) as opened:
         yield opened
 
 
@@ -89,7 +91,7 @@ def test_a_read_only_desk_refuses_every_change(memory):
 def test_a_dry_run_refuses_what_is_too_big_to_copy(memory, monkeypatch):
     monkeypatch.setattr("loci.app.web.dryrun.MOST", 1000)
     with pytest.raises(ValueError, match="copies at most 1 kB"):
-        trial(memory, "64MB", Work())
+        trial(Local(memory), "loci", "64MB", Work())
 
 
 def test_a_dry_run_finds_what_consolidation_would_do(tmp_path):
@@ -101,7 +103,7 @@ def test_a_dry_run_finds_what_consolidation_would_do(tmp_path):
         return memory
 
     with build(tmp_path / "one.db") as one, build(tmp_path / "two.db") as two:
-        seen = trial(one, "10MB", Work())
+        seen = trial(Local(one), "loci", "10MB", Work())
         two.consolidate(budget="10MB", scope="/")
         gone = {item.id for item in one.items(scope="/")} - {item.id for item in two.items(scope="/")}
         assert {item.id for item in [*seen.merged, *seen.dropped]} == gone == {302}

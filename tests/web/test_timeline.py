@@ -23,7 +23,7 @@ def test_now_it_shows_everything_and_says_what_has_ended(browser, shown):
 
 def test_the_slider_moves_through_time_by_the_keyboard(browser, shown):
     browser.go(shown.address + "/timeline?scope=demo/bo", until="Now:")
-    slider = browser.one('[role=slider][aria-label="As of"]')
+    slider = browser.one('input[type=range][aria-label="As of"]')
     slider.send_keys(Keys.HOME)
     browser.reads("As it was on 3 May 2023: 1 item held")
     assert rows(browser) == ["Bo: I work at the bakery on Rue Cler."]

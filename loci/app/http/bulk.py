@@ -43,12 +43,12 @@ async def export(here: Here, scope: str | None = None) -> Response:
     """Everything at or under a scope as JSON lines, from one snapshot. The first line says how many items follow."""
     path = here.access.at(here.access.scope if scope is None else scope)
 
-    def work(put: stream.Put) -> None:
+    def _work(put: stream.Put) -> None:
         outlet = stream.Outlet(put)
         exchange.export(here.desk.memory, cast("TextIO", outlet), scope=path)
         outlet.flush()
 
-    return StreamingResponse(stream.spoken(here.desk, work), media_type=stream.LINES)
+    return StreamingResponse(stream.spoken(here.desk, _work), media_type=stream.LINES)
 
 
 @router.post(
@@ -146,16 +146,16 @@ async def _exported(here: Session, path: str, first: bytes, lines: AsyncIterator
             yield stream.failed(_full(error))
             return
 
-        def work(put: stream.Put) -> None:
-            def progress(done: int, total: int) -> None:
+        def _work(put: stream.Put) -> None:
+            def _progress(done: int, total: int) -> None:
                 if pace.due:
                     put(stream.line(lines=done, of=total))
 
-            added = exchange.load(desk.memory, source, scope=None if path == ROOT else path, progress=progress)
+            added = exchange.load(desk.memory, source, scope=None if path == ROOT else path, progress=_progress)
             desk.metrics.added.inc(added)
             put(stream.line(done=True, items=added))
 
-        async for said in stream.spoken(desk, work):
+        async for said in stream.spoken(desk, _work):
             yield said
 
 

@@ -163,6 +163,12 @@ _KEYS: dict[str, Any] = {
     "count": int, "id": int, "made": int, "erased": int, "done": None,
 }  # fmt: skip
 
+_GIVES = {
+    "items": "Items.", "links": "Links.", "events": "Lines of the audit, oldest first.", "jobs": "Slow work.",
+    "proposals": "What may supersede what.", "count": "How many.", "id": "The id of the link.",
+    "made": "How many vectors were made.", "erased": "How many items were erased.", "done": "That it is done.",
+}  # fmt: skip
+
 
 def asked(verb: Verb) -> type[BaseModel]:
     """The model of a verb's arguments."""
@@ -182,7 +188,7 @@ def given(verb: Verb) -> Any:
     if not verb.key:
         return _ANSWERS[verb.name]
     fields: dict[str, Any] = {verb.key: (_KEYS[verb.key], ...)}
-    return create_model(f"{verb.key.title()}Answer", **fields)
+    return create_model(f"{verb.key.title()}Answer", __doc__=_GIVES[verb.key], **fields)
 
 
 ASKED = {name: asked(verb) for name, verb in VERBS.items()}

@@ -116,7 +116,7 @@ async def spoken(desk: Desk, work: Callable[[Put], None]) -> AsyncIterator[bytes
     queue: asyncio.Queue[bytes | None] = asyncio.Queue(_AHEAD)
     loop, gone = asyncio.get_running_loop(), threading.Event()
 
-    def put(piece: bytes) -> None:
+    def _put(piece: bytes) -> None:
         if gone.is_set():
             raise Gone
         waiting: Future[None] = asyncio.run_coroutine_threadsafe(queue.put(piece), loop)
@@ -126,9 +126,9 @@ async def spoken(desk: Desk, work: Callable[[Put], None]) -> AsyncIterator[bytes
             waiting.cancel()
             raise Gone from None
 
-    def run() -> None:
+    def _run() -> None:
         try:
-            work(put)
+            work(_put)
         except Gone:
             gone.set()
         except Exception as error:  # noqa: BLE001 - said as the last line
@@ -137,7 +137,7 @@ async def spoken(desk: Desk, work: Callable[[Put], None]) -> AsyncIterator[bytes
             asyncio.run_coroutine_threadsafe(queue.put(None), loop)
 
     desk.threads = {thread for thread in desk.threads if thread.is_alive()}
-    thread = threading.Thread(target=run, name="loci-stream", daemon=True)
+    thread = threading.Thread(target=_run, name="loci-stream", daemon=True)
     desk.threads.add(thread)
     thread.start()
     try:

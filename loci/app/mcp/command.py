@@ -32,7 +32,7 @@ def mcp(
 
     file = file if "://" in file else os.path.expanduser(file)  # hosts start it without a shell  # noqa: PTH111
     if http:
-        web.check(host, token)
+        web.check(host, port, token)
     with opened(file, new=not read_only, scheme=scheme, embedder=embedder) as memory:
         built = server.build(memory, scope=scope, read_only=read_only)
         if http:

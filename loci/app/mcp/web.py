@@ -20,8 +20,10 @@ PATH = "/mcp"
 _HERE = ("127.0.0.1", "localhost", "[::1]")
 
 
-def check(host: str, token: str | None) -> None:
+def check(host: str, port: int, token: str | None) -> None:
     """Refuse to be reachable from elsewhere by whoever comes."""
+    if not 0 <= port < 1 << 16:
+        raise ValueError(f"port={port} is no port; give 1 to 65535, or 0 for a free one")
     if token is not None and not token.strip():
         raise ValueError("the token is empty; give a long random one with --token or LOCI_MCP_TOKEN, or none at all")
     if token is None and not _loopback(host):
@@ -77,7 +79,7 @@ class Bearer:
 
 def serve(server: Server[Any], *, host: str, port: int, token: str | None, names: Sequence[str] = ()) -> None:
     """Listen until told to stop; requests that were begun are finished first."""
-    check(host, token)
+    check(host, port, token)
     config = uvicorn.Config(
         app(server, host=host, token=token, names=names), log_level="warning", timeout_graceful_shutdown=10
     )
@@ -97,7 +99,8 @@ def _listening(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-    except (OSError, OverflowError) as error:
+        listener.listen(128)  # from here on a client that comes waits, and is not refused
+    except OSError as error:
         raise ValueError(
             f"cannot listen on host={host!r}, port={port} ({error}); give another with --host or --port"
         ) from error

@@ -36,16 +36,19 @@ def add(desk: Desk) -> None:
         ui.timer(0.01, fill, once=True)
 
 
-def _read(desk: Desk, scope: str) -> tuple[int, Stock, int]:
-    return desk.memory.nbytes, desk.reading.stock(scope), len(desk.memory.jobs(scope=scope, waiting=True))
+def _read(desk: Desk, scope: str) -> tuple[int | None, Stock, int]:
+    return desk.reading.held(), desk.reading.stock(scope), len(desk.memory.jobs(scope=scope, waiting=True))
 
 
-def _show(desk: Desk, scope: str, held: int, stock: Stock, jobs: int) -> None:
+def _show(desk: Desk, scope: str, held: int | None, stock: Stock, jobs: int) -> None:
     with box("div", "figures"):
         for figure, said in (
-            (words.size(held), "held by the whole store, indexes included"),
+            ("" if held is None else words.size(held), "held by the whole store, indexes included"),
             (f"{stock.items:,}", f"items in {scope}"),
-            (words.size(held / stock.items) if stock.items and scope == "/" else "", "for an item, on average"),
+            (
+                words.size(held / stock.items) if held and stock.items and scope == "/" else "",
+                "for an item, on average",
+            ),
             (f"{jobs:,}" if jobs else "", "jobs waiting; run them with Memory.work()"),
         ):
             if figure:
@@ -80,9 +83,6 @@ class Dry:
         with box("section", "dry", aria_label="Dry run"):
             text("h2", "What would fitting into fewer bytes drop?")
             text("p", "A dry run: a copy is consolidated and thrown away. This memory is only read.", "soft small")
-            if not self._desk.at_hand:
-                text("p", "A service cannot be copied from here; run it where the store is.", "more")
-                return
             with box("div", "actions more"):
                 self._size = field("Fit into", kind="w-mid", hint="64MB")
                 self._go = button("Try on a copy", self._try, kind="primary")
@@ -98,7 +98,9 @@ class Dry:
             return
         work = Work("Copying")
         with self._place, working(work, self._go):
-            done = await self._notice.attempt(self._desk.run(dryrun.trial, self._desk.memory, size, work))
+            done = await self._notice.attempt(
+                self._desk.run(dryrun.trial, self._desk.reading, self._desk.scheme, size, work)
+            )
         if done is not None:
             with self._place:
                 self._show(done, size)
@@ -107,7 +109,9 @@ class Dry:
         report = done.report
         went = len(done.merged) + len(done.dropped)
         met = (
-            "It would fit." if report.met else "It would not fit: what is left is pinned, or past questions needed it."
+            "It would fit."
+            if report.met
+            else "It would not fit: the empty store itself, what is pinned and what past questions needed take more."
         )
         said = f"{words.count(went, 'item')} would go. {words.size(report.bytes_before)} → {words.size(report.bytes_after)}. {met}"
         text("p", said, "more").props["role"] = "status"

@@ -15,7 +15,7 @@ _PORT = 8480
 def view(
     file: File,
     *,
-    scope: Annotated[str, typer.Option(help="The scope to begin with; / is everything.")] = "/",
+    scope: Annotated[str | None, typer.Option(help="The scope to begin with; default all.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port on 127.0.0.1; 0 takes a free one.")] = _PORT,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open the browser.")] = False,
     read_only: Annotated[bool, typer.Option("--read-only", help="Show only; refuse every change.")] = False,

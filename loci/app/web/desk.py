@@ -55,6 +55,11 @@ class Desk:
         path = str(self.memory.path)
         return path if "://" in path else path.replace("\\", "/").rsplit("/", 1)[-1]
 
+    @property
+    def scheme(self) -> str:
+        """How the memory recalls; a service does not say, so its copies are tried with the default."""
+        return self.memory.scheme.name if self.at_hand else "loci"
+
     async def run(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Do something slow in a thread, so that no page waits for another."""
         return await asyncio.to_thread(work, *args, **kwargs)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loci.app.web.desk import Work
+from loci.app.web.local import Local
+from loci.app.web.reading import Reading
 from loci.core import sizes
 from loci.records import Item, Memory, exchange
 from loci.records.consolidate import Report
@@ -26,14 +28,14 @@ class Trial:
     held: int  # bytes of the memory itself
 
 
-def trial(memory: Memory, budget: str, work: Work) -> Trial:
+def trial(reading: Reading, scheme: str, budget: str, work: Work) -> Trial:
     """Export to a temporary folder, import there, consolidate there, compare; the folder goes when it is done.
 
     A copy holds no vectors, so the budget is cut by the share of bytes that the copy lacks.
     """
     limit = sizes.parse(budget)
-    held = memory.nbytes
-    if held > MOST:
+    held = reading.held()
+    if held is not None and held > MOST:
         raise ValueError(
             f"the store holds {sizes.show(held)}, a dry run here copies at most {sizes.show(MOST)}; copy the file and run "
             f"loci consolidate --budget {budget} on the copy"
@@ -42,17 +44,18 @@ def trial(memory: Memory, budget: str, work: Work) -> Trial:
         lines = Path(folder) / "copy.jsonl"
         work.begin("Copying")
         with lines.open("w", encoding="utf-8") as out:
-            exchange.export(memory, out, progress=work.report)
-        with Memory(Path(folder) / "copy.db", scheme=memory.scheme.name, clock=memory.now) as copy:
+            reading.export(out, work.report)
+        with Memory(Path(folder) / "copy.db", scheme=scheme, clock=reading.now) as copy:
             work.begin("Reading the copy")
             exchange.load(copy, lines, progress=work.report)
             copy.flush()
             return _consolidated(copy, limit, held, work)
 
 
-def _consolidated(copy: Memory, limit: int, held: int, work: Work) -> Trial:
+def _consolidated(copy: Memory, limit: int, held: int | None, work: Work) -> Trial:
     before = {item.id: item for item in copy.items(scope=ROOT)}
     size = copy.nbytes
+    held = size if held is None else held
     work.begin("Consolidating the copy")
     report = copy.consolidate(budget=int(limit * min(1.0, size / held)), scope=ROOT)
     after = {item.id for item in copy.items(scope=ROOT)}
@@ -69,7 +72,5 @@ def _consolidated(copy: Memory, limit: int, held: int, work: Work) -> Trial:
 
 def _forgotten(copy: Memory) -> set[int]:
     """Items that were merged lie in the copy as forgotten ones; what a budget dropped was erased."""
-    from loci.app.web.local import Local
-
     line = Local(copy).line(ROOT, None, forgotten=True, count=10**9)
     return {row.item.id for row in line.rows}

@@ -19,8 +19,9 @@ Again = Callable[[], Awaitable[None]]
 class Forgetting:
     """The dialog that asks before an item is forgotten."""
 
-    def __init__(self, desk: Desk, notice: Notice, item: Item, again: Again) -> None:
-        self._desk, self._notice, self._item, self._again = desk, notice, item, again
+    def __init__(self, desk: Desk, notice: Notice, item: Item, again: Again, erased: Again) -> None:
+        self._desk, self._notice, self._item = desk, notice, item
+        self._again, self._erased = again, erased
 
     async def open(self) -> None:
         """Look what would go with it, then ask."""
@@ -60,8 +61,17 @@ class Forgetting:
         named = ", ".join(f"#{id_}" for id_ in went)
         if erase:
             proved(self._notice, f"Erased {named}.", receipts)
+            await self._erased()
         else:
-            self._notice.done(f"Forgot {named}. It can be restored from the page Forgotten.")
+            place = self._notice.done(f"Forgot {named}. Until it is erased it can be brought back.")
+            await (self._again() if self._desk.at_hand else self._erased())  # a service shows nothing of it any more
+            with place:
+                button("Undo", self._undo, kind="quiet", label=f"Bring item {item.id} back")
+
+    async def _undo(self) -> None:
+        came = await self._notice.attempt(self._desk.run(self._desk.restore, self._item.id, self._item.scope))
+        if came is not None:
+            self._notice.done(f"Restored {', '.join(f'#{id_}' for id_ in came)}.")
             await self._again()
 
 
@@ -74,7 +84,7 @@ def proved(notice: Notice, said: str, receipts: list[Receipt]) -> None:
         notice.problem(f"{said} Not all is gone: " + "; ".join(lines))
 
 
-def back(desk: Desk, notice: Notice, item: Item, again: Again) -> None:
+def back(desk: Desk, notice: Notice, item: Item, again: Again, erased: Again) -> None:
     """Buttons for a forgotten item: bring it back, or erase it now."""
 
     async def restore() -> None:
@@ -87,7 +97,7 @@ def back(desk: Desk, notice: Notice, item: Item, again: Again) -> None:
         receipts = await notice.attempt(desk.run(desk.erase, item.id))
         if receipts is not None:
             proved(notice, f"Erased #{item.id}.", receipts)
-            await again()
+            await erased()
 
     async def sure() -> None:
         with ui.dialog() as dialog, ui.card().classes("dialog"):
@@ -145,11 +155,11 @@ def _forgotten(desk: Desk, notice: Notice, line: Line, again: Again) -> None:
                 with box("div", "meta"):
                     target = words.url(f"/item/{row.item.id}", scope=row.item.scope)
                     link(f"#{row.item.id}", target, aria_label=f"Item {row.item.id}")
-                    text("span", f"forgotten {words.moment_of(row.item.gone)}", "chip bad")
+                    text("span", words.gone(row.item), "chip bad")
                     text("span", row.item.scope)
                 if not desk.read_only:
                     with box("div", "hit-foot"):
-                        back(desk, notice, row.item, again)
+                        back(desk, notice, row.item, again, again)
     if line.total > len(line.rows):
         text("p", f"{len(line.rows)} of {line.total:,}, newest first", "soft small more")
 

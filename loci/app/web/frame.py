@@ -14,6 +14,8 @@ from nicegui.elements.mixins.text_element import TextElement
 
 from loci.app.web.desk import Desk, Work, sentence
 from loci.app.web.words import url
+from loci.records import Item
+from loci.records.item import UNTRUSTED
 from loci.records.scope import scope as checked
 
 R = TypeVar("R")
@@ -76,6 +78,12 @@ def listed(place: ui.input, choices: list[str], name: str) -> None:
     place.props["list"] = name
 
 
+def distrust(item: Item) -> None:
+    """A mark on what came from untrusted hands."""
+    if item.trust == UNTRUSTED:
+        text("span", "untrusted", "chip warn")
+
+
 class Notice:
     """Where a page says what was done and what could not be done; read aloud by screen readers."""
 
@@ -94,13 +102,14 @@ class Notice:
         with self._alert:
             text("p", said, "notice notice-problem")
 
-    def done(self, said: str, *lines: str) -> None:
-        """Say what was done, with its particulars."""
+    def done(self, said: str, *lines: str) -> Element:
+        """Say what was done, with its particulars; returns its place, for what may be done next."""
         self.clear()
-        with self._status, box("div", "notice notice-done"):
+        with self._status, box("div", "notice notice-done") as place:
             text("p", said)
             for line in lines:
                 text("p", line, "mono small")
+        return place
 
     async def attempt(self, work: Awaitable[R]) -> R | None:
         """Wait for work; an error is said as one sentence, and the page stays as it is."""
@@ -145,7 +154,7 @@ def page(desk: Desk, title: str, here: str, scope: str) -> Iterator[tuple[Notice
     except ValueError as error:
         path, problem = desk.scope, str(error)
     _header(desk, here, path)
-    with box("div", "page", id="content") as content:
+    with box("div", "page") as content:
         ui.skip_link("Skip to the content", target=content)
         text("h1", title)
         notice = Notice()

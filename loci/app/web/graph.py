@@ -37,8 +37,8 @@ def draw(centre: Item, edges: Sequence[Edge]) -> None:
     rows = max(min(len(left), _MOST), min(len(right), _MOST), 1)
     tall = rows * (_TALL + _GAP) + _GAP
     with box("div", "graph"), box("svg", viewBox=f"0 0 {_WIDTH} {tall}", role="group", aria_label="Graph"):
-        middle = (_WIDTH - _NODE) / 2, (tall - _TALL) / 2
-        for column, x in ((left, 4.0), (right, _WIDTH - _NODE - 4.0)):
+        middle, beside = _places(left, right, (tall - _TALL) / 2)
+        for column, x in zip((left, right), beside, strict=True):
             shown = column[:_MOST]
             for place, edge in enumerate(shown):
                 y = (tall - len(shown) * (_TALL + _GAP) + _GAP) / 2 + place * (_TALL + _GAP)
@@ -48,10 +48,21 @@ def draw(centre: Item, edges: Sequence[Edge]) -> None:
     _listed(edges)
 
 
+def _places(left: Sequence[Edge], right: Sequence[Edge], y: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Where the item stands, and the columns beside it; with one column only, the two share the width."""
+    if left and right:
+        return ((_WIDTH - _NODE) / 2, y), (4.0, _WIDTH - _NODE - 4.0)
+    near, far = 130.0, _WIDTH - _NODE - 130.0
+    return (far if left else near, y), (near, far)
+
+
 def _node(item: Item, x: float, y: float, kind: str = "") -> None:
     first, second = _lines(item.text)
     with box(
-        "a", kind, href=words.url(f"/item/{item.id}", scope=item.scope), aria_label=f"Item {item.id}: {first} {second}"
+        "a",
+        kind,
+        href=words.url(f"/item/{item.id}", scope=item.scope),
+        aria_label=f"Item {item.id}: {first} {second}".strip(),
     ):
         box("rect", x=f"{x:.1f}", y=f"{y:.1f}", width=str(_NODE), height=str(_TALL), rx="8")
         for line, offset in ((first, 21), (second, 40)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from pathlib import Path
 
@@ -10,12 +11,12 @@ from nicegui.events import UploadEventArguments
 
 from loci.app.web import words
 from loci.app.web.desk import Desk, Work
-from loci.app.web.frame import Notice, box, field, page, text, working
-from loci.records import exchange, importers
+from loci.app.web.frame import Notice, box, button, field, page, text, working
 from loci.records.importers import Result
-from loci.records.scope import DEFAULT, ROOT
+from loci.records.scope import ROOT
 
 MOST = 1_000_000_000  # bytes of one file
+_ENDINGS = ".json,.jsonl,.txt,.md,.markdown,.rst"
 
 
 def add(desk: Desk) -> None:
@@ -36,11 +37,8 @@ def bring(desk: Desk, source: Path, scope: str, work: Work) -> Result:
     """Import one file: an export of loci keeps its scopes under `scope`, everything else goes into it."""
     desk.may_write()
     work.begin(f"Importing {source.name}")
-    if exchange.is_export(source):
-        under = None if scope in ("", ROOT) else scope
-        added = exchange.load(desk.memory, source, scope=under, progress=work.report)
-        return Result(added, 0, added)
-    return importers.run(desk.memory, source, scope=scope or DEFAULT, progress=work.report)
+    under = None if scope in ("", ROOT) else scope
+    return desk.reading.bring(source, under, work.report)
 
 
 class Drop:
@@ -48,17 +46,24 @@ class Drop:
 
     def __init__(self, desk: Desk, notice: Notice, scope: str) -> None:
         self._desk, self._notice = desk, notice
-        self._scope = DEFAULT if scope == ROOT else scope
+        self._scope = "" if scope == ROOT else scope
+        self._turn = asyncio.Lock()  # files of one drop come in one after the other
+        self._said: list[str] = []
 
     def draw(self) -> None:
         """The field for the scope and the place to drop on."""
         with box("div", "actions more"):
-            self._into = field("Into scope", self._scope, kind="w-mid")
+            self._into = field("Into scope", self._scope, kind="w-mid", hint="default; exports keep theirs")
         with box("div", "more"):
-            self._upload = ui.upload(
-                label="Drop files here, or press + to choose", multiple=True, auto_upload=True, max_file_size=MOST,
-                on_upload=self._came, on_rejected=self._refused,
-            ).props('flat bordered color=transparent accept=".json,.jsonl,.txt,.md,.markdown,.rst"').classes("drop")  # fmt: skip
+            upload = ui.upload(
+                multiple=True, auto_upload=True, max_file_size=MOST, on_upload=self._came, on_rejected=self._refused
+            )
+            upload.props(f'flat color=transparent accept="{_ENDINGS}"').classes("drop")
+            upload.on("finish", lambda: upload.run_method("removeUploadedFiles"))  # the same file may come again
+            with upload.add_slot("header"), box("div", "drop-head"):
+                box("q-uploader-add-trigger", aria_label="Files to import")
+                text("p", "Drop files here, or")
+                button("Choose files", lambda: upload.run_method("pickFiles"))
         self._place = box("div", "more")
 
     def _refused(self) -> None:
@@ -69,17 +74,18 @@ class Drop:
     async def _came(self, event: UploadEventArguments) -> None:
         name = Path(event.file.name).name or "file.txt"
         work = Work(f"Receiving {name}")
-        with tempfile.TemporaryDirectory(prefix="loci-view-") as folder:
-            source = Path(folder) / name  # importers name sessions after the file
-            with self._place, working(work):
-                await event.file.save(source)
-                done = await self._notice.attempt(
-                    self._desk.run(self._bring, source, str(self._into.value or ""), work)
-                )
-        if done is not None:
-            self._notice.done(
-                f"{name}: {words.count(done.added, 'item')} added, {done.skipped:,} skipped of {done.total:,}."
-            )
+        async with self._turn:
+            with tempfile.TemporaryDirectory(prefix="loci-view-") as folder:
+                source = Path(folder) / name  # importers name sessions after the file
+                with self._place, working(work):
+                    await event.file.save(source)
+                    done = await self._notice.attempt(
+                        self._desk.run(self._bring, source, str(self._into.value or ""), work)
+                    )
+            if done is not None:
+                added = words.count(done.added, "item")
+                self._said.append(f"{name}: {added} added, {done.skipped:,} skipped of {done.total:,}.")
+                self._notice.done("Imported", *self._said)
 
     def _bring(self, source: Path, scope: str, work: Work) -> Result:
         try:

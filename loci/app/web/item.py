@@ -13,7 +13,7 @@ from loci.app.web.forgetting import Again, Forgetting, back
 from loci.app.web.frame import Notice, box, button, link, page, text, working
 from loci.app.web.graph import Edge
 from loci.core.errors import UnknownItem
-from loci.records import Event, Item
+from loci.records import Event, Item, trusts
 
 _AROUND = 40  # neighbours that are shown
 
@@ -41,7 +41,13 @@ def add(desk: Desk) -> None:
                 seen = await notice.attempt(desk.run(look, desk, id_, path))
             if seen is not None:
                 with place:
-                    _show(desk, notice, seen, fill)
+                    _show(desk, notice, seen, fill, erased)
+
+        async def erased() -> None:
+            place.clear()
+            with place, box("div", "empty"):
+                text("strong", "This item is no longer here")
+                link("Back to the timeline", words.url("/timeline", scope=scope))
 
         ui.timer(0.01, fill, once=True)
 
@@ -69,7 +75,7 @@ def look(desk: Desk, id_: int, scope: str) -> Seen:
     return Seen(item, desk.memory.history(id_, scope=scope), edges[:_AROUND])
 
 
-def _show(desk: Desk, notice: Notice, seen: Seen, again: Again) -> None:
+def _show(desk: Desk, notice: Notice, seen: Seen, again: Again, erased: Again) -> None:
     item = seen.item
     with box("div", f"item-text {'gone' if item.gone else ''}"):
         text("p", item.text, "memory")
@@ -81,10 +87,10 @@ def _show(desk: Desk, notice: Notice, seen: Seen, again: Again) -> None:
     if not desk.read_only:
         with box("div", "actions more"):
             if item.gone is None:
-                forgetting = Forgetting(desk, notice, item, again)
+                forgetting = Forgetting(desk, notice, item, again, erased)
                 button("Forget…", forgetting.open, kind="danger", label=f"Forget item {item.id}")
             else:
-                back(desk, notice, item, again)
+                back(desk, notice, item, again, erased)
     with box("div", "two"):
         with box("section", aria_label="What is known of it"):
             text("h2", "What is known of it")
@@ -105,6 +111,7 @@ def _facts(item: Item) -> None:
     given = [
         ("happened", words.moment_of(item.at)), ("became known", words.moment_of(item.known)), ("holds", _holds(item)),
         ("kind", item.kind), ("scope", item.scope), ("session", item.session), ("source", item.source),
+        ("said by", item.principal), ("trust", trusts.NAMES[item.trust]),
         ("learned value", f"{item.value:+.1f} from {words.count(item.uses, 'judgement')}" if item.uses else None),
         ("pinned", "yes, no budget drops it" if item.pinned else None),
         ("meta", json.dumps(dict(item.meta), ensure_ascii=False, indent=1) if item.meta else None),

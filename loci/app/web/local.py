@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
 from loci.app.web.reading import ENDED, FORGOTTEN, HOLDS, LATER, Line, Row, Stock
-from loci.records import Item, Memory, ledger, rows
+from loci.records import Item, Memory, exchange, importers, ledger, rows
 from loci.records.database import Database
+from loci.records.exchange import Progress
+from loci.records.importers import Result
 from loci.records.item import KINDS
-from loci.records.scope import ROOT
+from loci.records.scope import DEFAULT, ROOT
 
 
 class Local:
@@ -94,3 +98,22 @@ class Local:
         kinds = Counter(KINDS[place] if place >= 0 else "other" for place in held.kind[held.live].tolist())
         scopes = Counter(held.scopes[of] for of in held.scope[held.live].tolist())
         return Stock(dict(kinds.most_common()), dict(scopes.most_common()))
+
+    def now(self) -> float:
+        """The time by the memory's clock."""
+        return self._memory.now()
+
+    def held(self) -> int:
+        """Bytes of the store."""
+        return self._memory.nbytes
+
+    def export(self, out: TextIO, progress: Progress) -> None:
+        """Write everything as JSON lines."""
+        exchange.export(self._memory, out, progress=progress)
+
+    def bring(self, source: Path, scope: str | None, progress: Progress) -> Result:
+        """Import a file: an export keeps its scopes under `scope`, everything else goes into it."""
+        if exchange.is_export(source):
+            added = exchange.load(self._memory, source, scope=scope, progress=progress)
+            return Result(added, 0, added)
+        return importers.run(self._memory, source, scope=scope or DEFAULT, progress=progress)

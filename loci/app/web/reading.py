@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, TextIO
 
 from loci.records import Item
+from loci.records.exchange import Progress
+from loci.records.importers import Result
 
 HOLDS, ENDED, LATER, FORGOTTEN = "holds", "ended", "not yet", "forgotten"
 
@@ -63,6 +66,18 @@ class Reading(Protocol):
 
     def stock(self, scope: str) -> Stock:
         """Live items by kind and scope."""
+
+    def now(self) -> float:
+        """The time by the memory's clock."""
+
+    def held(self) -> int | None:
+        """Bytes of the whole store; None to whom they are not told."""
+
+    def export(self, out: TextIO, progress: Progress) -> None:
+        """Write everything that is seen as JSON lines."""
+
+    def bring(self, source: Path, scope: str | None, progress: Progress) -> Result:
+        """Import a file of any format that the house reads, under a scope when one is given."""
 
 
 def cascade(reading: Reading, ids: Sequence[int], scope: str) -> list[Item]:

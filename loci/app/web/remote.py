@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TextIO
 
 from loci.app.web.reading import HOLDS, Line, Row, Stock
 from loci.app.web.words import when_of
-from loci.core.errors import UnknownItem
-from loci.records import Item, Memory
+from loci.core import clock
+from loci.core.errors import Denied, UnknownItem
+from loci.records import Item, Memory, exchange, importers
+from loci.records.exchange import Progress
+from loci.records.importers import Result
+from loci.records.remote import RemoteMemory
+from loci.records.scope import DEFAULT
 
 
 class Remote:
@@ -58,3 +65,32 @@ class Remote:
         items = self._memory.items(scope=scope)
         kinds, scopes = Counter(item.kind for item in items), Counter(item.scope for item in items)
         return Stock(dict(kinds.most_common()), dict(scopes.most_common()))
+
+    def now(self) -> float:
+        """The time here."""
+        return clock.system()
+
+    def held(self) -> int | None:
+        """Bytes of the store; a token that sees only a part of it is not told."""
+        try:
+            return self._memory.nbytes
+        except Denied:
+            return None
+
+    def export(self, out: TextIO, progress: Progress) -> None:
+        """Write everything that the token sees as JSON lines."""
+        self._service.export(out, scope=self._scope, progress=progress)
+
+    def bring(self, source: Path, scope: str | None, progress: Progress) -> Result:
+        """Import a file through the service: an export as it is, what else is read here and sent item by item."""
+        if exchange.is_export(source):
+            added = self._service.load(source, scope=scope, progress=progress)
+            return Result(added, 0, added)
+        items = list(importers.read(source))
+        added = self._service.load(items, scope=scope or DEFAULT, progress=progress)
+        return Result(added, len(items) - added, len(items))
+
+    @property
+    def _service(self) -> RemoteMemory:
+        assert isinstance(self._memory, RemoteMemory)
+        return self._memory

@@ -9,7 +9,7 @@ from nicegui.element import Element
 
 from loci.app.web import importing, words
 from loci.app.web.desk import Desk, Work
-from loci.app.web.frame import Notice, box, button, field, link, page, text, working
+from loci.app.web.frame import Notice, box, button, distrust, field, link, page, text, working
 from loci.records import Hit, Hits
 
 _SEGMENTS = 9  # colours of the bar
@@ -106,6 +106,7 @@ class Form:
                 link(f"#{item.id}", words.url(f"/item/{item.id}", scope=item.scope), aria_label=f"Item {item.id}")
                 text("span", words.moment_of(words.when_of(item)))
                 text("span", item.scope)
+                distrust(item)
                 if item.kind != "episode":
                     text("span", item.kind, "chip")
                 if item.source:

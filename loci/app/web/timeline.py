@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import groupby
 
 from nicegui import ui
 
 from loci.app.web import words
 from loci.app.web.desk import Desk, Work
-from loci.app.web.frame import Notice, box, button, field, link, page, text, working
+from loci.app.web.frame import Notice, box, button, distrust, field, link, page, text, working
 from loci.app.web.reading import ENDED, FORGOTTEN, LATER, Line, Row
 from loci.app.web.search import nothing
 from loci.core.clock import moment
@@ -36,6 +37,7 @@ class Timeline:
         self._desk, self._notice, self._scope = desk, notice, scope
         self._when: float | None = None
         self._asked = 0  # the newest question counts: a slider asks faster than a store answers
+        self._reading = asyncio.Lock()
         self._start, self._step = 0.0, _DAY
 
     def draw(self, as_of: str) -> None:
@@ -56,7 +58,7 @@ class Timeline:
             with self._place:
                 nothing(self._desk, self._notice, self._scope)
             return
-        now = self._desk.memory.now() if self._desk.at_hand else span[1]
+        now = self._desk.reading.now()
         last = max(now, span[1])
         self._start = span[0]
         self._step = next(step for step in (60.0, 3600.0, _DAY, 30 * _DAY) if (last - span[0]) / step <= _STEPS)
@@ -72,7 +74,9 @@ class Timeline:
         self._said = text("p", "", "asof-said")
         self._said.props["role"] = "status"
         with box("div", "slide"):
-            self._slider = ui.slider(min=0, max=self._steps, step=1, value=self._steps).props('aria-label="As of"')
+            self._slider = ui.input(value=str(self._steps)).props(
+                f'type=range min=0 max={self._steps} step=1 borderless dense aria-label="As of"'
+            )  # the browser's own slider: keys, names and touch are its business
         with box("div", "ends"):
             text("span", words.day(self._start))
             text("span", "now")
@@ -83,7 +87,7 @@ class Timeline:
         self._date.on_value_change(self._dated)
 
     async def _slid(self) -> None:
-        at = int(self._slider.value)
+        at = int(self._slider.value or 0)
         when = None if at >= self._steps else self._start + at * self._step
         self._date.value = "" if when is None else words.date_of(when)
         await self._show(when)
@@ -96,11 +100,15 @@ class Timeline:
             return
         if when is not None and self._when is not None and words.date_of(self._when) == words.date_of(when):
             return  # the slider set it
-        if when is None and self._slider.value >= self._steps and self._when is None:
+        if when is None and self._at_end and self._when is None:
             return
         place = self._steps if when is None else int((when - self._start) / self._step)
-        self._slider.value = max(0, min(place, self._steps))
+        self._slider.value = str(max(0, min(place, self._steps)))
         await self._show(when)
+
+    @property
+    def _at_end(self) -> bool:
+        return int(self._slider.value or 0) >= self._steps
 
     async def _show(self, when: float | None, start: int = 0) -> None:
         self._when = when
@@ -108,14 +116,18 @@ class Timeline:
         mine = self._asked
         as_of = None if when is None else words.date_of(when)
         ui.navigate.history.replace(words.url("/timeline", scope=self._scope, as_of=as_of))
-        line = await self._notice.attempt(
-            self._desk.run(self._desk.reading.line, self._scope, when, start=start, count=_PAGE)
-        )
+        async with self._reading:
+            if mine != self._asked:
+                return
+            line = await self._notice.attempt(
+                self._desk.run(self._desk.reading.line, self._scope, when, start=start, count=_PAGE)
+            )
         if line is None or mine != self._asked:
             return
         ended = line.total - line.holding
         then = "Now" if when is None else f"As it was on {words.moment_of(when)}"
         rest = f", {ended:,} no longer or not yet" if ended else ""
+        self._slider.props["aria-valuetext"] = then
         self._said.set_text(f"{then}: {words.count(line.holding, 'item')} held{rest}")
         self._place.clear()
         with self._place:
@@ -206,8 +218,9 @@ def entry(row: Row) -> None:
                 elif row.state == LATER:
                     text("span", f"true from {words.moment_of(item.since)}", "chip")
                 elif row.state == FORGOTTEN:
-                    text("span", f"forgotten {words.moment_of(item.gone)}", "chip bad")
+                    text("span", words.gone(item), "chip bad")
                 text("span", item.scope)
+                distrust(item)
                 if item.kind != "episode":
                     text("span", item.kind, "chip")
         link(

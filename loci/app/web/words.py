@@ -111,6 +111,11 @@ def short(text: str, most: int = _LONG) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+def gone(item: Item) -> str:
+    """How a forgotten item is away."""
+    return f"{'in quarantine since' if item.held else 'forgotten'} {moment_of(item.gone)}"
+
+
 def count(number: int, one: str, many: str | None = None) -> str:
     """A number with its noun.
 

@@ -40,9 +40,9 @@ class Dense(Plain):
             raise LociError(
                 "scheme 'dense' has no embedder; open the memory with embedder='minilm', 'hash' or your own"
             )
-        scores = view.dense(query.text)
-        if scores is None:
+        meaning = view.meaning(query.text)
+        if meaning is None:
             return []
-        best = view.top(scores, query.k)
-        whys = [{"cosine": float(scores[place])} for place in best]
+        best = meaning.nearest(query.k)
+        whys = [{"cosine": float(cosine)} for cosine in meaning.cosines(best)]
         return [Hit(item, why["cosine"], why) for item, why in zip(view.items(best.tolist()), whys, strict=True)]

@@ -84,9 +84,9 @@ class Loci(Plain):
             own[places] += part
         own[~view.live] = 0
         chosen = talk.seeds(view, own)
-        cosine = view.dense(query.text)
-        if cosine is not None:
-            chosen = np.union1d(chosen, view.top(cosine, NEAREST))
+        meaning = view.meaning(query.text)
+        if meaning is not None:
+            chosen = np.union1d(chosen, meaning.nearest(NEAREST))
         if not len(chosen):
             return chosen, {}
         reached, visits = linked.linked(query.text, view, own)
@@ -94,8 +94,8 @@ class Loci(Plain):
         found, spots = talk.around(view, chosen)
         shares = talk.parts(query.text, view, terms, own, found, spots, self.weights)
         best = float(sum(shares.values(), np.zeros(len(found))).max(initial=0)) or 1.0
-        if cosine is not None:
-            shares["meaning"] = MEANING * best * np.maximum(cosine[found], 0).astype(np.float64)
+        if meaning is not None:
+            shares["meaning"] = MEANING * best * np.maximum(meaning.cosines(found), 0).astype(np.float64)
         if len(reached):
             shares["linked"] = LINKED * best * _at(found, reached, visits)
         shares["recency"] = RECENCY * best * self._recency(view, found, shares)
