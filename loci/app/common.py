@@ -23,8 +23,10 @@ SchemeName = Annotated[str, typer.Option(help="How to recall: see loci list sche
 EmbedderName = Annotated[str, typer.Option(help="none, hash or minilm.")]
 
 
-def opened(path: str, *, new: bool = False, scheme: str = "loci", embedder: str = "none") -> Memory:
-    """Open a memory; only `add` and `import` make a new file."""
+def opened(
+    path: str, *, new: bool = False, scheme: str = "loci", embedder: str = "none", log_queries: bool = True
+) -> Memory:
+    """Open a memory; only `add`, `import` and `mcp` make a new file."""
     if path.startswith(("http://", "https://")):
         if (scheme, embedder) != ("loci", "none"):
             raise ValueError("scheme and embedder are for the server to choose; leave them out, or give them to loci serve")
@@ -33,7 +35,7 @@ def opened(path: str, *, new: bool = False, scheme: str = "loci", embedder: str 
         raise FileNotFoundError(
             f"{path} does not exist; give the file of a memory, or make one with: loci add {path} TEXT"
         )
-    return Memory(path, scheme=scheme, embedder=embedder)
+    return Memory(path, scheme=scheme, embedder=embedder, log_queries=log_queries)
 
 
 def out(thing: Any, text: str, *, as_json: bool) -> None:

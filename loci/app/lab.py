@@ -29,6 +29,7 @@ def bench_recall(
     scheme: Annotated[str, typer.Option(help="loci, bm25, dense, hipporag2.")] = "loci",
     embedder: Annotated[str, typer.Option(help="none, hash, minilm.")] = "none",
     k: Annotated[str, typer.Option(help="Cut-offs.")] = "5,10",
+    store: Annotated[str, typer.Option(help="Where: a new file, or postgresql://... with a new tenant.")] = ":memory:",
     as_json: Json = False,
 ) -> None:
     """The share of what a question needs among the first k hits, with times and bytes."""
@@ -41,7 +42,7 @@ def bench_recall(
     if min(cuts) < 1:
         raise ValueError(f"k={k!r} has a cut-off below 1; give numbers such as 5,10")
     with progress("recall") as report:
-        found = run(folder, scheme=scheme, embedder=embedder, k=cuts, progress=report)
+        found = run(folder, scheme=scheme, embedder=embedder, k=cuts, store=store, progress=report)
     lines = [f"{key:14} {value}" for key, value in found.items() if key != "by_category"]
     lines += [f"  {name:12} {row}" for name, row in found["by_category"].items()]
     out(found, "\n".join(lines), as_json=as_json)

@@ -22,10 +22,11 @@ def run(
     scheme: str = "loci",
     embedder: str = "none",
     k: Sequence[int] = (5, 10),
+    store: str = ":memory:",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Keep every book of a folder in its own scope, ask its questions, score by the share of gold items in the top k."""
-    with Memory(":memory:", scheme=scheme, embedder=embedder, log_queries=False) as memory:
+    with Memory(store, scheme=scheme, embedder=embedder, log_queries=False) as memory:
         return measure(memory, books(path), dataset=path.name, embedder=embedder, k=k, progress=progress)
 
 

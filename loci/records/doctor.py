@@ -1,4 +1,4 @@
-"""The doctor: examines a file, and rebuilds what can be rebuilt from the items. It never touches a text."""
+"""The doctor: examines a store, and rebuilds what can be rebuilt from the items. It never touches a text."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ from pathlib import Path
 import numpy as np
 
 from loci.core.errors import NotAStore
-from loci.records import analysis, opening, postings, rows
+from loci.records import analysis, move, opening, postings, rows
 from loci.records.database import Database, Store
 
 _BATCH = 2000
+OWNERS = frozenset({"table", "index", "key", "security", "policy"})  # damage that only the owner of a schema can mend
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong: where, what, and whether repair can mend it."""
+    """One thing that is wrong: where, what, and whether repair can mend it; else what to do."""
 
     where: str
     what: str
     mendable: bool
+    do: str = "restore a backup, or export what is left"
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}{'' if self.mendable else ' (restore a backup, or export what is left)'}"
+        return f"{self.where}: {self.what}{'' if self.mendable else f' ({self.do})'}"
 
 
 def examine(path: str | os.PathLike[str]) -> list[Finding]:
-    """Everything wrong with a file; [] when it is healthy. Raises NotAStore for a file that is none."""
+    """Everything wrong with a file or a server's tenant; [] when it is healthy. Raises NotAStore for a file that is none."""
     store = _open(path)
     try:
         with store.read() as db:
@@ -40,7 +42,7 @@ def examine(path: str | os.PathLike[str]) -> list[Finding]:
 
 
 def repair(path: str | os.PathLike[str]) -> list[Finding]:
-    """Rebuild the lexical index and its counters, drop vectors that do not fit; what had been wrong."""
+    """Rebuild the lexical index and the counters, drop vectors that do not fit and pointers to nothing; what had been wrong."""
     store = _open(path)
     try:
         with store.read() as db:
@@ -54,6 +56,8 @@ def repair(path: str | os.PathLike[str]) -> list[Finding]:
                 )
                 for table, column in _POINTERS:
                     db.execute(f"DELETE FROM {table} WHERE {column} NOT IN (SELECT id FROM item)")
+                for table, column, _, highest in _behind(db):
+                    db.advance(table, highest)
                 rows.event(db, "repair", _last_time(db))
         return findings
     finally:
@@ -63,6 +67,7 @@ def repair(path: str | os.PathLike[str]) -> list[Finding]:
 _POINTERS = (
     ("provenance", "item"), ("provenance", "source"), ("past", "item"), ("link", "src"), ("link", "dst"), ("link_source", "source"),
 )  # fmt: skip
+_COUNTED = (("item", "id"), ("link", "id"), ("event", "seq"), ("asked", "id"), ("job", "id"))
 
 
 def _open(path: str | os.PathLike[str]) -> Store:
@@ -78,7 +83,10 @@ def _last_time(db: Database) -> float:
 def _findings(store: Store, db: Database) -> Iterator[Finding]:
     pointers = {name for name, _ in _POINTERS} | {"vector"}
     for where, what in store.damage():
-        yield Finding(where, what, mendable=where in pointers)
+        if where in OWNERS:
+            yield Finding(where, what, mendable=False, do="run it as the owner of the schema loci")
+        else:
+            yield Finding(where, what, mendable=where in pointers)
     lost = db.execute("SELECT count(*) FROM item WHERE scope NOT IN (SELECT id FROM scope)").fetchone()[0]
     if lost:
         yield Finding("item", f"{lost} items lie in a scope that is not there", mendable=False)
@@ -92,7 +100,21 @@ def _findings(store: Store, db: Database) -> Iterator[Finding]:
     ).fetchone()[0]
     if ahead:
         yield Finding("item", f"{ahead} items were changed by events that the log does not hold", mendable=False)
+    for table, _, given, highest in _behind(db):
+        what = f"ids of {table} were given up to {given}, and {highest} is there: new ones would collide"
+        yield Finding("counter", what, mendable=True)
+    if (mark := move.mark_of(db)) is not None and not mark["done"]:
+        what = f"a move or restore stands at line {mark['line']}"
+        yield Finding("about", what, mendable=False, do="run it again, it goes on")
     yield from _index_drift(db)
+
+
+def _behind(db: Database) -> Iterator[tuple[str, str, int, int]]:
+    """Counters that would give ids which are there: (table, column, highest given, highest there)."""
+    for table, column in _COUNTED:
+        (highest,) = db.execute(f"SELECT coalesce(max({column}), 0) FROM {table}").fetchone()
+        if (given := db.used(table)) < highest:
+            yield table, column, given, highest
 
 
 def _index_drift(db: Database) -> Iterator[Finding]:

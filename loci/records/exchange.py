@@ -25,6 +25,7 @@ from loci.records.scope import scope as checked
 
 Progress = Callable[[int, int], None]
 _BATCH = 2000
+_GZIP = b"\x1f\x8b"  # how a packed file begins, whatever its name
 
 
 def export(handle: Handle, out: TextIO, *, scope: str = ROOT, progress: Progress | None = None) -> int:
@@ -56,7 +57,9 @@ def is_export(source: Path) -> bool:
 
 def opened(source: Path) -> IO[bytes]:
     """The lines of a file, which may be packed by gzip."""
-    return cast("IO[bytes]", gzip.open(source) if source.suffix == ".gz" else source.open("rb"))
+    with source.open("rb") as file:
+        packed = file.read(2) == _GZIP
+    return cast("IO[bytes]", gzip.open(source) if packed else source.open("rb"))
 
 
 def load(handle: Handle, source: Path, *, scope: str | None = None, progress: Progress | None = None) -> int:

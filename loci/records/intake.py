@@ -43,6 +43,14 @@ def advance(db: Database, used: Mapping[str, int]) -> None:
             db.advance(name, used[name])
 
 
+def completed(line: Line) -> Line:
+    """A line of an older export as it would be written today."""
+    if "item" not in line:
+        return line
+    given = _LATER | line["item"]
+    return line | {"item": {name: given[name] for name in ITEM}}
+
+
 def take(db: Database, lines: Sequence[Line], plan: Plan) -> int:
     """Write a batch of lines, in their order; the number of items among them."""
     items = 0
@@ -188,11 +196,14 @@ def _moved(detail: dict[str, Any], plan: Plan) -> dict[str, Any]:
     """What a line of the log says of items and links, with their ids here."""
     if plan.fresh:
         return detail
-    moves = {"by": plan.items, "links": plan.links}
-    return {
-        name: [id_ + moves[name] for id_ in value] if name in moves and isinstance(value, list) else value
-        for name, value in detail.items()
-    }
+    moves = {"by": plan.items, "into": plan.items, "links": plan.links}
+
+    def moved(name: str, value: Any) -> Any:
+        if name not in moves:
+            return value
+        return [id_ + moves[name] for id_ in value] if isinstance(value, list) else value + moves[name]
+
+    return {name: moved(name, value) for name, value in detail.items()}
 
 
 def _jobs(db: Database, found: list[Line], plan: Plan) -> None:

@@ -18,10 +18,10 @@ from loci.records import analysis, calibrate, jobs, repeat, rows, trusts, vector
 from loci.records.consolidate import Report, consolidate
 from loci.records.contradict import Proposal, propose
 from loci.records.handle import DAY, TRIES, by_scope, item_of
-from loci.records.item import KINDS, ORDINARY, Hits, Ids, Item, Link
+from loci.records.item import KINDS, ORDINARY, Hit, Hits, Ids, Item, Link
 from loci.records.jobs import Job
 from loci.records.lifetime import Lifetime
-from loci.records.pick import pick, wider
+from loci.records.pick import owner_first, pick, wider
 from loci.records.scheme import Query, Scheme
 from loci.records.scope import DEFAULT
 
@@ -49,7 +49,7 @@ class Memory(Lifetime):
     def __new__(cls, path: str | os.PathLike[str], *args: Any, **given: Any) -> Self:
         """A memory here; for an http:// or https:// URL one on a server, with the same face."""
         if cls is Memory and isinstance(path, str) and path.startswith(("http://", "https://")):
-            return load("loci.records.remote:RemoteMemory")(path, *args, **given)  # type: ignore[no-any-return]
+            return load("loci.records.remote:connect")(path, *args, **given)  # type: ignore[no-any-return]
         return super().__new__(cls)
 
     def __init__(
@@ -244,7 +244,8 @@ class Memory(Lifetime):
 
         as_of reads the past: items and links that were known, live and held then. max_tokens keeps the best hits
         whose texts fit a prompt (4 characters a token). kinds: only these. Near duplicates come once.
-        `hits.known` is the probability that the answer is in memory at all.
+        Untrusted items stand behind trusted ones (docs/trust.md).
+        `hits.known` is the probability that the answer is in memory at all, told by its trusted items where it has any.
         """
         if not isinstance(query, str):
             raise TypeError(f"query is a {type(query).__name__}; give the question as text")
@@ -259,8 +260,13 @@ class Memory(Lifetime):
             view = self._view(db, path, as_of=None if as_of is None else now, kinds=kinds)
             wanted = Query(text=query, k=wider(k), now=now, kinds=None if kinds is None else tuple(kinds))
             found = self.scheme.recall(wanted, view) if k and len(view) else []
-            belief = calibrate.known(query, view)
-        chosen = pick(found, k, max_tokens)
+            trusted = view.trusted()
+            untrusted: list[Hit] = []
+            if trusted is not None and k:
+                untrusted = [hit for hit in found if hit.item.trust < ORDINARY]
+                found = self.scheme.recall(wanted, trusted) or untrusted
+            belief = calibrate.known(query, view if trusted is None else trusted)
+        chosen = pick(owner_first(query, found), k, max_tokens, untrusted=untrusted)
         hits = Hits(chosen, query=query, scope=path, known=belief.known, threshold=belief.threshold, error=belief.error)
         if self._log_queries and as_of is None and chosen:
             self._log(path, now, hits)

@@ -145,6 +145,8 @@ def pour(origin: Origin, target: Store, *, extent: Extent, progress: Progress | 
             _note(db, mark)
         if progress is not None:
             progress(sums.lines, max(origin.total, sums.lines))
+    if progress is not None:
+        progress(sums.lines, sums.lines)
     there = _digest_of(target, extent)
     if (there.hex, there.counts) != (sums.hex, sums.counts):
         raise ConflictError(
@@ -178,7 +180,9 @@ def _begin(target: Store, origin: Origin, extent: Extent) -> dict[str, Any]:
                 intake.advance(db, origin.used)
             return held
         if held is not None and not held["done"]:
-            raise ValueError(f"{target.path} is an unfinished move of another store; finish that one, or give a fresh place")
+            raise ValueError(
+                f"{target.path} is an unfinished move of another store; finish that one, or give a fresh place"
+            )
         (items,) = db.execute("SELECT count(*) FROM item").fetchone()
         if items or rows.latest(db):
             raise ValueError(
@@ -232,6 +236,6 @@ def _digest_of(store: Store, extent: Extent) -> _Digest:
 
 
 def _differs(wanted: Mapping[str, int], found: Mapping[str, int]) -> str:
-    kinds = [f"{found.get(kind, 0)} of {wanted.get(kind, 0)} {kind} lines" for kind in wanted | found
+    kinds = [f"{found.get(kind, 0)} of {wanted.get(kind, 0)} {kind} lines" for kind in {**wanted, **found}
              if found.get(kind, 0) != wanted.get(kind, 0)]  # fmt: skip
     return ", ".join(kinds) or "other lines than the source"

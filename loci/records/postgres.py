@@ -18,6 +18,7 @@ import psycopg
 from psycopg import sql as compose
 
 from loci.core.errors import ClosedError, NotAStore
+from loci.records import postgres_damage
 from loci.records import postgres_schema as schema
 from loci.records.postgres_database import MEMBER, PostgresDatabase, connect
 from loci.records.postgres_errors import errors
@@ -149,8 +150,9 @@ class PostgresStore:
                     yield table, b"\n".join([text.encode(), *data])
 
     def damage(self) -> Iterator[tuple[str, str]]:
-        """Nothing: the server checks its pages and keys itself."""
-        return iter(())
+        """Guards, keys and indexes of the schema that are missing or off; the server checks its pages itself."""
+        with self.read() as db:
+            yield from postgres_damage.damage(db)
 
     def close(self) -> None:
         """Close every connection; closing twice is fine."""

@@ -36,6 +36,15 @@ def verb(of: Callable[Concatenate[Memory, P], T]) -> Callable[Concatenate[Remote
     return call
 
 
+def connect(url: str, **given: Any) -> RemoteMemory:
+    """What `Memory(url, ...)` gives; ValueError for what a caller cannot choose, such as the scheme."""
+    if theirs := sorted(given.keys() - {"token", "scope", "timeout", "retries", "pause"}):
+        raise ValueError(
+            f"{', '.join(theirs)} is for the server to choose; give it to loci serve, and leave it out here"
+        )
+    return RemoteMemory(url, **given)
+
+
 class RemoteMemory:
     """A memory behind `loci serve`, safe to share between threads. Made by `Memory("http://...", token=...)`.
 

@@ -51,7 +51,9 @@ def around(view: View, places: I64) -> tuple[I64, I64]:
         back[line] = np.arange(len(line))
         spots = back[places]
     reach = np.arange(-2 * REACH, 2 * REACH + 1)
-    spots = np.unique(np.clip(spots[:, None] + reach, 0, len(view.ledger) - 1))
+    near = np.zeros(len(view.ledger), bool)
+    near[np.clip(spots[:, None] + reach, 0, len(near) - 1)] = True
+    spots = np.flatnonzero(near)
     found = spots if line is None else line[spots]
     live = view.live[found]
     return found[live], spots[live]

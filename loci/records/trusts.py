@@ -8,9 +8,7 @@ from dataclasses import replace
 from loci.core.errors import ConflictError
 from loci.records import rows
 from loci.records.database import Database
-from loci.records.item import Item
-
-NAMES = ("untrusted", "ordinary", "owner")
+from loci.records.item import LEVELS, Item
 
 
 def level(given: int | str) -> int:
@@ -19,11 +17,11 @@ def level(given: int | str) -> int:
     >>> level("untrusted"), level(2)
     (0, 2)
     """
-    if isinstance(given, str) and given in NAMES:
-        return NAMES.index(given)
-    if isinstance(given, int) and not isinstance(given, bool) and 0 <= given < len(NAMES):
+    if isinstance(given, str) and given in LEVELS:
+        return LEVELS.index(given)
+    if isinstance(given, int) and not isinstance(given, bool) and 0 <= given < len(LEVELS):
         return given
-    raise ValueError(f"trust={given!r} is not a level; choose {', '.join(NAMES)}")
+    raise ValueError(f"trust={given!r} is not a level; choose {', '.join(LEVELS)}")
 
 
 def inherited(db: Database, new: Sequence[Item]) -> list[Item]:

@@ -19,6 +19,15 @@ from loci.records.postings import K1, B, Posting
 from loci.records.vectors import Matrix
 
 
+def best(places: I64, scores: NDArray[np.floating[Any]], k: int) -> I64:
+    """Where the k best scores stand, best first, ties by place; the others are not sorted."""
+    among = np.arange(len(scores))
+    if len(scores) > 4 * k + 64:
+        kth = np.partition(scores, len(scores) - k)[len(scores) - k] if k else np.inf
+        among = np.flatnonzero(scores >= kth)
+    return among[np.lexsort((places[among], -scores[among]))][:k]
+
+
 class Shelf:
     """What is kept in memory between reads of one scope: its ledger, its vectors, and what schemes built on them."""
 
@@ -209,10 +218,7 @@ class View:
         """Places of the k best live items by score, ties to the older one; only scores above 0 unless told."""
         usable = self.live & (scores > 0) if positive else self.live
         places = np.flatnonzero(usable)
-        if len(places) > 4 * k + 64:
-            kth = np.partition(scores[places], len(places) - k)[len(places) - k] if k else np.inf
-            places = places[scores[places] >= kth]
-        return places[np.lexsort((places, -scores[places]))][:k]
+        return places[best(places, scores[places], k)]
 
     def items(self, places: Iterable[int]) -> list[Item]:
         """The items at places, in that order."""

@@ -131,9 +131,7 @@ def test_truncation_drops_the_last_memories_first(memory):
     assert none is None
 
 
-@pytest.mark.filterwarnings(
-    "ignore::pydantic.PydanticDeprecationWarning"
-)  # the framework's own
+@pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecationWarning")  # the framework's own
 def test_a_real_agent_remembers_for_the_next_one(tmp_path):
     shown = []
 

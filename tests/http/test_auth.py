@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import httpx2
 import pytest
-from conftest import running
+from serving import running
 
 from loci.app.http import auth, gate
 from loci.app.http.app import create

@@ -8,7 +8,7 @@ import tracemalloc
 
 import httpx2
 import pytest
-from conftest import running
+from serving import running
 
 from loci.app.http import bulk
 from loci.app.http.limits import Limits

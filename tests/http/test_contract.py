@@ -9,8 +9,8 @@ import re
 import httpx2
 import jsonschema
 import pytest
-from conftest import running
 from prometheus_client.parser import text_string_to_metric_families
+from serving import running
 
 from loci.app.http.app import create
 from loci.app.http.errors import answered

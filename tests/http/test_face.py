@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from conftest import running
+from serving import running
 
 import loci
 from loci.core.clock import FixedClock
@@ -194,6 +194,8 @@ def test_what_is_no_server_is_said():
         Memory("http://user:secret@127.0.0.1:8787")
     with pytest.raises(ValueError, match="address"):
         RemoteMemory("ftp://x")
+    with pytest.raises(ValueError, match="embedder, scheme is for the server"):
+        Memory("http://127.0.0.1:9", scheme="bm25", embedder="hash")
     with pytest.raises(ValueError, match="only a server"):
         Memory("some.db", token="loci_x")
 

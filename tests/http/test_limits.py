@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
-from conftest import running
+from serving import running
 
 from loci.app.http.app import create
 from loci.app.http.errors import Refused

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import running
+from serving import running
 
 from loci.app.http.limits import Limits
 from loci.records import Memory, tokens

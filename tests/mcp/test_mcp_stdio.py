@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sqlite3
 import subprocess
 import sys
 
@@ -213,6 +214,9 @@ def test_read_only_offers_readers_and_leaves_the_memory_as_it_was(stdio, tmp_pat
     asyncio.run(use())
     with Memory(tmp_path / "m.db") as memory:
         assert [item.text for item in memory.items()] == ["Ana: I sail"]
+    with sqlite3.connect(tmp_path / "m.db") as db:  # not even what was asked is written down
+        assert db.execute("SELECT count(*) FROM asked").fetchone() == (0,)
+    db.close()
 
 
 def test_read_only_makes_no_file(tmp_path):

@@ -41,9 +41,13 @@ def contrast(one, other):
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_can_be_read_in_both_lights(browser, shown, scheme):
-    getattr(browser, scheme)()
+@pytest.fixture(params=["light", "dark"])
+def scheme(request, browser):
+    getattr(browser, request.param)()
+    return request.param
+
+
+def test_every_text_can_be_read_and_everything_that_can_be_used_has_a_name(browser, shown, scheme):
     for path, words in PAGES.items():
         browser.go(shown.address + path, until=words)
         inks = browser.driver.execute_script(_INKS)
@@ -52,11 +56,6 @@ def test_every_text_can_be_read_in_both_lights(browser, shown, scheme):
         assert weak == [], path
         paper = browser.one("body").value_of_css_property("background-color")
         assert (luminance(paper) < 0.1) == (scheme == "dark")
-
-
-def test_everything_that_can_be_used_has_a_name(browser, shown):
-    for path, words in PAGES.items():
-        browser.go(shown.address + path, until=words)
         there = [one for one in browser.all(_INTERACTIVE) if one.is_displayed()]
         assert len(there) > 8
         nameless = [one.get_attribute("outerHTML")[:200] for one in there if not one.accessible_name.strip()]

@@ -9,6 +9,8 @@ from typing import Any
 
 import uvicorn
 
+from loci.core.card import load
+
 _BACKLOG = 512
 _HEAD_S = 10.0  # seconds in which a new connection must have said what it wants
 _IDLE_S = 30  # seconds for which a connection is kept between two requests
@@ -37,11 +39,8 @@ def server(app: Any, *, grace: int = 30, head_s: float = _HEAD_S) -> uvicorn.Ser
 
 def _impatient(seconds: float) -> type[asyncio.Protocol]:
     """Uvicorn's protocol, which by itself waits for ever for the head of a first request."""
-    kind: Any
-    if importlib.util.find_spec("httptools"):
-        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as kind
-    else:
-        from uvicorn.protocols.http.h11_impl import H11Protocol as kind
+    name = "httptools_impl:HttpToolsProtocol" if importlib.util.find_spec("httptools") else "h11_impl:H11Protocol"
+    kind: Any = load(f"uvicorn.protocols.http.{name}")
 
     class Impatient(kind):  # type: ignore[misc]
         def connection_made(self, transport: Any) -> None:

@@ -33,7 +33,7 @@ def mcp(
     file = file if "://" in file else os.path.expanduser(file)  # hosts start it without a shell  # noqa: PTH111
     if http:
         web.check(host, port, token)
-    with opened(file, new=not read_only, scheme=scheme, embedder=embedder) as memory:
+    with opened(file, new=not read_only, scheme=scheme, embedder=embedder, log_queries=not read_only) as memory:
         built = server.build(memory, scope=scope, read_only=read_only)
         if http:
             web.serve(built, host=host, port=port, token=token, names=allow_host or ())

@@ -13,7 +13,7 @@ from loci.app.web.forgetting import Again, Forgetting, back
 from loci.app.web.frame import Notice, box, button, link, page, text, working
 from loci.app.web.graph import Edge
 from loci.core.errors import UnknownItem
-from loci.records import Event, Item, trusts
+from loci.records import Event, Item
 
 _AROUND = 40  # neighbours that are shown
 
@@ -80,10 +80,8 @@ def _show(desk: Desk, notice: Notice, seen: Seen, again: Again, erased: Again) -
     with box("div", f"item-text {'gone' if item.gone else ''}"):
         text("p", item.text, "memory")
     if item.gone is not None:
-        said = (
-            f"Forgotten {words.moment_of(item.gone)}; it is recalled no more, and can be restored until it is erased."
-        )
-        text("p", said, "more soft")
+        rest = "it waits in quarantine until it is released" if item.held else "it can be restored until it is erased"
+        text("p", f"Forgotten {words.moment_of(item.gone)}: it is recalled no more, and {rest}.", "more soft")
     if not desk.read_only:
         with box("div", "actions more"):
             if item.gone is None:
@@ -111,7 +109,7 @@ def _facts(item: Item) -> None:
     given = [
         ("happened", words.moment_of(item.at)), ("became known", words.moment_of(item.known)), ("holds", _holds(item)),
         ("kind", item.kind), ("scope", item.scope), ("session", item.session), ("source", item.source),
-        ("said by", item.principal), ("trust", trusts.NAMES[item.trust]),
+        ("said by", item.principal), ("trust", words.trust_of(item)),
         ("learned value", f"{item.value:+.1f} from {words.count(item.uses, 'judgement')}" if item.uses else None),
         ("pinned", "yes, no budget drops it" if item.pinned else None),
         ("meta", json.dumps(dict(item.meta), ensure_ascii=False, indent=1) if item.meta else None),

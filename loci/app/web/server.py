@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from nicegui import ui
 
 from loci.app.common import opened
-from loci.app.serve import listening
+from loci.app.http.door import listening
 from loci.app.web import budget, forgetting, frame, importing, item, search, timeline
 from loci.app.web.desk import Desk
 from loci.app.web.guard import Guard

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from loci.core import sizes
 from loci.records import Event, Hits, Item
+from loci.records.item import ORDINARY, OWNER, UNTRUSTED
 
 _LONG = 600  # characters of a text that a list shows
 PARTS = ("words", "around", "session", "speaker", "first person", "recency", "meaning", "linked", "learned")
@@ -109,6 +110,11 @@ def short(text: str, most: int = _LONG) -> str:
     'abc…'
     """
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def trust_of(item: Item) -> str:
+    """How far an item may be believed."""
+    return {UNTRUSTED: "untrusted", ORDINARY: "ordinary", OWNER: "owner"}.get(item.trust, str(item.trust))
 
 
 def gone(item: Item) -> str:

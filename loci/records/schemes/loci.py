@@ -27,7 +27,7 @@ from loci.records import analysis, learning, linked, talk
 from loci.records.item import Hit, Hits
 from loci.records.ledger import F64
 from loci.records.scheme import Changes, Plain, Query
-from loci.records.view import View
+from loci.records.view import View, best
 
 MEANING = 1.0
 LINKED = 0.6
@@ -69,11 +69,11 @@ class Loci(Plain):
         else:
             shares.pop(learning.LEARNED, None)
         score = sum(shares.values(), np.zeros(len(found)))
-        best = np.lexsort((found, -score))[: query.k]
-        best = best[score[best] > 0]
-        whys = [{name: float(part[at]) for name, part in shares.items() if part[at]} for at in best]
+        chosen = best(found, score, query.k)
+        chosen = chosen[score[chosen] > 0]
+        whys = [{name: float(part[at]) for name, part in shares.items() if part[at]} for at in chosen]
         return [
-            Hit(item, sum(why.values()), why) for item, why in zip(view.items(found[best].tolist()), whys, strict=True)
+            Hit(item, sum(why.values()), why) for item, why in zip(view.items(found[chosen].tolist()), whys, strict=True)
         ]
 
     def scored(self, query: Query, view: View) -> tuple[I64, dict[str, F64]]:
@@ -93,12 +93,12 @@ class Loci(Plain):
         chosen = np.union1d(chosen, reached)
         found, spots = talk.around(view, chosen)
         shares = talk.parts(query.text, view, terms, own, found, spots, self.weights)
-        best = float(sum(shares.values(), np.zeros(len(found))).max(initial=0)) or 1.0
+        most = float(sum(shares.values(), np.zeros(len(found))).max(initial=0)) or 1.0
         if meaning is not None:
-            shares["meaning"] = MEANING * best * np.maximum(meaning.cosines(found), 0).astype(np.float64)
+            shares["meaning"] = MEANING * most * np.maximum(meaning.cosines(found), 0).astype(np.float64)
         if len(reached):
-            shares["linked"] = LINKED * best * _at(found, reached, visits)
-        shares["recency"] = RECENCY * best * self._recency(view, found, shares)
+            shares["linked"] = LINKED * most * _at(found, reached, visits)
+        shares["recency"] = RECENCY * most * self._recency(view, found, shares)
         shares[learning.LEARNED] = self._learned(view, found, query.text)
         return found, shares
 
