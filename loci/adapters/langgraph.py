@@ -50,14 +50,17 @@ class _Entry:
 
     @property
     def key(self) -> str:
+        """As it was given."""
         return str(self.item.meta[_KEY]["key"])
 
     @property
     def value(self) -> dict[str, Any]:
+        """As it was put."""
         return dict(self.item.meta[_KEY]["value"])
 
     @property
     def created(self) -> float:
+        """When the key was first put."""
         return float(self.item.meta[_KEY].get("created") or self.item.known or 0.0)
 
     def fields(self) -> dict[str, Any]:

@@ -25,10 +25,7 @@ def recall(
     embedder: EmbedderName = "none",
     as_json: Json = False,
 ) -> None:
-    """Recall what answers a question, best first.
-
-    Exit code 1 when nothing is found.
-    """
+    """Recall what answers a question, best first. Exit code 1 when nothing is found."""
     with opened(file, scheme=scheme, embedder=embedder) as memory:
         hits = memory.recall(question, k, scope=scope, as_of=as_of, max_tokens=max_tokens)
     found = {

@@ -45,7 +45,7 @@ def serve(
         body=sizes.parse(max_body, name="max-body"), upload=sizes.parse(max_import, name="max-import"),
         rate=rate, concurrent=concurrent,
     )  # fmt: skip
-    with opened(file, new=True, scheme=scheme, embedder=embedder) as memory:
+    with opened(_held(file), new=True, scheme=scheme, embedder=embedder) as memory:
         _run(memory, host, port, limits, grace=grace, open_metrics=open_metrics, otel=otel)
 
 
@@ -92,7 +92,7 @@ def token_new(
 ) -> None:
     """Make a token. It is shown this once; the memory keeps only its hash."""
     wanted = [part.strip() for part in rights.split(",") if part.strip()]
-    with opened(file, new=True) as memory:
+    with opened(_held(file), new=True) as memory:
         secret, made = tokens.create(
             memory, name, scope=scope, rights=wanted, lasts=None if days is None else days * _DAY
         )
@@ -102,7 +102,7 @@ def token_new(
 @token.command("list")
 def token_list(file: File, *, as_json: Json = False) -> None:
     """The tokens of a memory: never the secrets."""
-    with opened(file) as memory:
+    with opened(_held(file)) as memory:
         now, found = memory.now(), tokens.listed(memory)
     lines = [
         f"{one.id}  {one.name}  {one.scope}  {','.join(one.rights)}  {'live' if one.live(now) else 'ended'}"
@@ -119,9 +119,16 @@ def token_revoke(
     as_json: Json = False,
 ) -> None:
     """End a token, at once, wherever the memory is served."""
-    with opened(file) as memory:
+    with opened(_held(file)) as memory:
         ended = tokens.revoke(memory, name)
     out([_shown(one) for one in ended], f"revoked {', '.join(one.id for one in ended)}", as_json=as_json)
+
+
+def _held(file: str) -> str:
+    """A memory itself: what is served already can neither be served again nor be given tokens from afar."""
+    if file.startswith(("http://", "https://")):
+        raise ValueError(f"{file} is a server; give the file or database that it serves")
+    return file
 
 
 def _shown(one: tokens.Token) -> dict[str, Any]:

@@ -45,10 +45,10 @@ class Verb:
 
     @property
     def says(self) -> str:
-        """What it does: the option's help, or the first paragraph of the command's."""
+        """What it does: the option's help, or the first sentence of the command's (the next are about the terminal)."""
         if self.option:
             return parameters(self.command)[self.option].says
-        return " ".join((inspect.getdoc(self.command) or "").split("\n\n")[0].split())
+        return " ".join((inspect.getdoc(self.command) or "").split()).split(". ")[0].removesuffix(".") + "."
 
     def schema(self, scope: str) -> dict[str, Any]:
         """JSON Schema of its arguments for a caller who is held to a scope."""

@@ -32,10 +32,7 @@ def add(
     embedder: EmbedderName = "none",
     as_json: Json = False,
 ) -> None:
-    """Remember texts, word for word.
-
-    Without a text, or with -, lines are read from stdin.
-    """
+    """Remember texts, word for word. Without one, or with -, lines of stdin."""
     texts = [line.rstrip("\n") for line in sys.stdin] if not text or text == ["-"] else text
     with opened(file, new=True, scheme=scheme, embedder=embedder) as memory:
         ids = memory.add(

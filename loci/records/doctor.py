@@ -13,9 +13,12 @@ import numpy as np
 from loci.core.errors import NotAStore
 from loci.records import analysis, move, opening, postings, rows
 from loci.records.database import Database, Store
+from loci.records.sqlite import SQLiteStore
 
 _BATCH = 2000
-OWNERS = frozenset({"table", "index", "key", "security", "policy"})  # damage that only the owner of a schema can mend
+OWNERS = frozenset(
+    {"table", "index", "key", "security", "policy", "orphan"}
+)  # damage that only the owner of a schema can mend
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ def repair(path: str | os.PathLike[str]) -> list[Finding]:
                 )
                 for table, column in _POINTERS:
                     db.execute(f"DELETE FROM {table} WHERE {column} NOT IN (SELECT id FROM item)")
-                for table, column, _, highest in _behind(db):
+                for table, _, highest in _behind(store, db):
                     db.advance(table, highest)
                 rows.event(db, "repair", _last_time(db))
         return findings
@@ -68,6 +71,7 @@ _POINTERS = (
     ("provenance", "item"), ("provenance", "source"), ("past", "item"), ("link", "src"), ("link", "dst"), ("link_source", "source"),
 )  # fmt: skip
 _COUNTED = (("item", "id"), ("link", "id"), ("event", "seq"), ("asked", "id"), ("job", "id"))
+_SERIALS = (("scope", "id"), ("model", "id"), ("past", "id"), ("link_past", "id"))  # counted on a server only
 
 
 def _open(path: str | os.PathLike[str]) -> Store:
@@ -98,23 +102,24 @@ def _findings(store: Store, db: Database) -> Iterator[Finding]:
     ahead = db.execute(
         "SELECT count(*) FROM item WHERE version > (SELECT coalesce(max(seq), 0) FROM event)"
     ).fetchone()[0]
-    if ahead:
-        yield Finding("item", f"{ahead} items were changed by events that the log does not hold", mendable=False)
-    for table, _, given, highest in _behind(db):
-        what = f"ids of {table} were given up to {given}, and {highest} is there: new ones would collide"
-        yield Finding("counter", what, mendable=True)
-    if (mark := move.mark_of(db)) is not None and not mark["done"]:
+    mark = move.mark_of(db)
+    if mark is not None and not mark["done"]:
         what = f"a move or restore stands at line {mark['line']}"
         yield Finding("about", what, mendable=False, do="run it again, it goes on")
+    elif ahead:
+        yield Finding("item", f"{ahead} items were changed by events that the log does not hold", mendable=False)
+    for table, given, highest in _behind(store, db):
+        what = f"ids of {table} were given up to {given}, and {highest} is there: new ones would collide"
+        yield Finding("counter", what, mendable=True)
     yield from _index_drift(db)
 
 
-def _behind(db: Database) -> Iterator[tuple[str, str, int, int]]:
-    """Counters that would give ids which are there: (table, column, highest given, highest there)."""
-    for table, column in _COUNTED:
+def _behind(store: Store, db: Database) -> Iterator[tuple[str, int, int]]:
+    """Counters that would give ids which are there: (table, highest given, highest there)."""
+    for table, column in _COUNTED if isinstance(store, SQLiteStore) else (*_COUNTED, *_SERIALS):
         (highest,) = db.execute(f"SELECT coalesce(max({column}), 0) FROM {table}").fetchone()
         if (given := db.used(table)) < highest:
-            yield table, column, given, highest
+            yield table, given, highest
 
 
 def _index_drift(db: Database) -> Iterator[Finding]:

@@ -156,13 +156,20 @@ class Handle:
         return getattr(type(self.scheme), "write", None) is not Plain.write
 
     def _write_scheme(self, path: str, ids: Sequence[int]) -> None:
-        """Run the scheme on committed items; try again when rows moved meanwhile."""
+        """Run the scheme on committed items; trusted ones beside trusted ones alone, so that nothing untrusted stands for them."""
+        for low in (False, True):
+            self._write_some(path, ids, low=low)
+
+    def _write_some(self, path: str, ids: Sequence[int], *, low: bool) -> None:
+        """Run the scheme on the untrusted (`low`) or the other items; try again when rows moved meanwhile."""
         for turn in range(TRIES):
             with self._store.read() as db:
                 view = self._view(db, path)
                 found = view.get(ids)
                 items = [found[id_] for id_ in ids if id_ in found and found[id_].gone is None]
-                changes = self.scheme.write(items, view)
+                items = [item for item in items if (item.trust < ORDINARY) == low]
+                seen = view if low else view.trusted() or view
+                changes = self.scheme.write(items, seen) if items else Changes()
             if not changes:
                 return
             try:

@@ -14,6 +14,7 @@ from loci.records.forget import Receipt
 from loci.records.history import Diff, Event
 from loci.records.item import Hit, Hits, Ids, Item, Link
 from loci.records.jobs import Job
+from loci.records.undo import Undone
 
 Plain = dict[str, Any]
 T = TypeVar("T")
@@ -91,6 +92,11 @@ def report(row: Mapping[str, Any]) -> Report:
 def receipt(row: Mapping[str, Any]) -> Receipt:
     """A receipt again."""
     return Receipt(**{**row, "tables": tuple(row["tables"]), "files": tuple(row["files"])})
+
+
+def undone(row: Mapping[str, Any]) -> Undone:
+    """What undoing a source did, again."""
+    return Undone(**row)
 
 
 def event(row: Mapping[str, Any]) -> Event:

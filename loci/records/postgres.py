@@ -153,6 +153,8 @@ class PostgresStore:
         """Guards, keys and indexes of the schema that are missing or off; the server checks its pages itself."""
         with self.read() as db:
             yield from postgres_damage.damage(db)
+        with errors(self.path), connect(self._url) as login:
+            yield from postgres_damage.orphans(login, self.tenant)
 
     def close(self) -> None:
         """Close every connection; closing twice is fine."""

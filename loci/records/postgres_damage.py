@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
+
+import psycopg
 
 from loci.records import postgres_schema as schema
 from loci.records.database import Database
 
 _SCRIPT = "\n".join(schema.LADDER)
 _INDEX = re.compile(r"CREATE (?:UNIQUE )?INDEX (\w+) ON (\w+)")
+_POINTS = re.compile(r"FOREIGN KEY \(tenant, (\w+)\) REFERENCES (\w+)")
 _TABLE = re.compile(r"CREATE TABLE (\w+) \((.*?)\n?\);", re.DOTALL)
 
 
@@ -86,3 +90,19 @@ def _indexes(db: Database, there: dict[str, tuple[bool, bool]]) -> Iterator[tupl
     for name, valid in sorted(found.items()):
         if not valid:
             yield "index", f"{name} is not valid: REINDEX INDEX CONCURRENTLY loci.{name}"
+
+
+def orphans(login: psycopg.Connection[Any], tenant: str) -> Iterator[tuple[str, str]]:
+    """Rows of a tenant that point to rows that are not there, as far as the login may see: members see none of them."""
+    login.execute("SELECT set_config('loci.tenant', %s, false), set_config('loci.scope', '/', false)", (tenant,))
+    for table, columns in _TABLE.findall(_SCRIPT):
+        for column, parent in _POINTS.findall(columns):
+            lost = f"""FROM loci.{table} AS x WHERE x.tenant = %s AND NOT EXISTS
+                       (SELECT 1 FROM loci.{parent} AS y WHERE y.tenant = x.tenant AND y.id = x.{column})"""
+            row = login.execute(f"SELECT count(*) {lost}", (tenant,)).fetchone()
+            if row and row[0]:
+                mend = " ".join(f"DELETE {lost}".replace("%s", "'" + tenant.replace("'", "''") + "'").split())
+                yield (
+                    "orphan",
+                    f"{row[0]} rows of {table} point by {column} to a row of {parent} that is not there: {mend}",
+                )

@@ -100,6 +100,7 @@ def read(db: Database, when: float) -> Log:
         "SELECT min(CASE WHEN time > ? THEN seq END), coalesce(max(seq), 0) FROM event", (when,)
     ).fetchone()
     cut = last if later is None else later - 1
+    cut = db.execute("SELECT coalesce(max(seq), 0) FROM event WHERE seq <= ?", (cut,)).fetchone()[0]
     top = db.execute("SELECT max(last) FROM event WHERE seq <= ?", (cut,)).fetchone()[0] or 0
     found = db.execute("SELECT op, time FROM event WHERE seq <= ? ORDER BY seq LIMIT 1", (cut,)).fetchone()
     if found is None:

@@ -25,8 +25,7 @@ def level(given: int | str) -> int:
 
 
 def inherited(db: Database, new: Sequence[Item]) -> list[Item]:
-    """Items as they will be kept: a derived one is trusted no more than the least of its sources, and speaks for the
-    principal that they share, if they share one."""
+    """Items as they will be kept: what is derived has at most the least trust of its sources, and their common principal."""
     sources = {source for item in new for source in item.sources}
     if not sources:
         return list(new)

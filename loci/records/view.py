@@ -280,8 +280,8 @@ class View:
         found: dict[str, int] = {}
         for some in rows.batches(sorted(set(texts))):
             sql = f"""SELECT head, min(item.id) FROM item JOIN scope ON scope.id = item.scope WHERE path = ? AND kind = ?
-                      AND head IN ({rows.marks(some)}) AND gone IS NULL GROUP BY head"""
-            found |= self._db.execute(sql, (self.scope, kind, *some)).fetchall()
+                      AND head IN ({rows.marks(some)}) AND gone IS NULL AND trust >= ? GROUP BY head"""
+            found |= self._db.execute(sql, (self.scope, kind, *some, self.least)).fetchall()
         return found
 
     def provenance(self) -> tuple[I64, I64]:

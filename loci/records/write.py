@@ -9,7 +9,7 @@ from dataclasses import replace
 from loci.core.errors import ConflictError, UnknownItem
 from loci.records import analysis, forget, postings, rows, trusts
 from loci.records.database import Database
-from loci.records.item import Item, Link
+from loci.records.item import ORDINARY, OWNER, Item, Link
 from loci.records.scheme import Changes
 
 _INSERT = """INSERT INTO item (id, scope, kind, text, at, since, until, known, changed, session, source, value, uses,
@@ -129,7 +129,7 @@ def apply(
     _unpinned(db, {*changes.close, *changes.forget})
     ids: list[int] = []
     if changes.put:
-        new = [replace(one.item, id=0) for one in changes.put]
+        new = [replace(one.item, id=0, trust=_claimed(one.item)) for one in changes.put]
         ids = insert(db, scope, new, [analysis.tokens_of(item) for item in new], now, op=op)
     db.executemany(
         "INSERT INTO provenance VALUES (?, ?) ON CONFLICT DO NOTHING",
@@ -166,6 +166,11 @@ def apply(
     if changes.state and not changes.value:  # the log tells when what was learned changed last
         rows.event(db, op, now, scope=scope, detail={"state": len(changes.state)})
     return ids
+
+
+def _claimed(item: Item) -> int:
+    """The trust that a derived item asks for: all that its sources have, unless it says otherwise."""
+    return OWNER if item.trust == ORDINARY else item.trust
 
 
 def save(db: Database, scheme: str, scope: int, state: Mapping[str, bytes | None]) -> None:

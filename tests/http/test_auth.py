@@ -27,6 +27,7 @@ NEEDED = {  # what a body must hold beyond a scope
     "/v1/add": {"what": "x"}, "/v1/recall": {"query": "x"}, "/v1/get": {"ids": []}, "/v1/links": {"ids": []},
     "/v1/link": {"src": 1, "rel": "x", "dst": 1}, "/v1/learn": {"query": "x", "hits": [], "reward": 0.0},
     "/v1/contradictions": {"id": 1}, "/v1/history": {"id": 1}, "/v1/forget": {"ids": []}, "/v1/restore": {"ids": []},
+    "/v1/quarantine": {"principal": "x"}, "/v1/release": {"ids": []}, "/v1/undo": {"principal": "x"},
     "/v1/verify_forgotten": {"id": 1}, "/v1/diff": {"before": 0, "after": 1}, "/v1/wipe": {"store": "not this one"},
 }  # fmt: skip
 WITHOUT_SCOPE = {"/v1/verify_forgotten", "/v1/store", "/metrics"}

@@ -81,6 +81,8 @@ def test_every_answer_fits_the_document(client, memory):
         ("contradictions", {"id": new[0], "scope": "a"}), ("history", {"id": ids[0], "scope": "a"}), ("diff", {"before": 0, "after": "2999-01-01", "scope": "a"}),
         ("jobs", {}), ("work", {}), ("embed", {}), ("flush", {}), ("consolidate", {"scope": "a", "budget": "1GB"}), ("consolidate", {"budget": "a lot"}),
         ("forget", {"ids": ids[1], "scope": "a"}), ("restore", {"ids": ids[1:], "scope": "a"}), ("forget", {"ids": ids[1], "scope": "a", "erase": True}),
+        ("add", {"what": "spam", "principal": "web:x", "source": "page", "trust": "untrusted"}), ("quarantine", {"principal": "web:x"}),
+        ("quarantined", {}), ("quarantine", {}), ("release", {"ids": [ids[0]]}), ("undo", {"source": "page"}), ("undo", {}),
         ("verify_forgotten", {"id": ids[1]}), ("erase", {"window": 0.0}), ("wipe", {"store": "no"}), ("wipe", {"store": memory.name}),
     ]  # fmt: skip
     assert {verb for verb, _ in calls} == set(VERBS)

@@ -99,9 +99,14 @@ def test_everything_comes_back_exactly(pair):
     assert went == derived
     assert went.scope == "acme"
     assert there.restore(went) == derived
+    spam = there.add(["buy now", "buy more"], scope="acme", principal="web:spam", trust="untrusted")
+    assert there.quarantine(principal="web:spam", scope="acme") == spam
+    assert there.quarantined(scope="acme") == here.quarantined(scope="acme") != []
+    assert there.release(spam[0], scope="acme") == spam[:1]
+    assert there.undo(principal="web:spam", scope="acme", since=START).forgotten == spam
     assert there.jobs(scope="/") == here.jobs(scope="/") == there.work() == []
     assert there.embed() == 0
-    assert there.erase(window=0) == 0
+    assert there.erase(window=0) == 2
     assert there.consolidate(scope="/", budget="1GB").met is True
 
 

@@ -257,3 +257,5 @@ def test_a_port_in_use_is_said(server, tmp_path):
     other = cli("serve", str(tmp_path / "n.db"), "--port", str(server.port))
     assert other.returncode == 2
     assert "cannot be listened on" in other.stderr
+    for command in (("serve", server.url), ("token", "list", server.url)):
+        assert "give the file or database" in cli(*command).stderr

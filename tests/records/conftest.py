@@ -7,7 +7,7 @@ from tests.stores import on_postgres
 
 PORTABLE = {
     "test_calibrate", "test_contradict", "test_exchange", "test_forget", "test_hipporag2", "test_learning", "test_postings",
-    "test_repeat", "test_scopes", "test_sleep", "test_time", "test_vectors",
+    "test_repeat", "test_scopes", "test_sleep", "test_time", "test_trust", "test_undo", "test_vectors",
 }  # fmt: skip
 
 

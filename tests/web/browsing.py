@@ -5,7 +5,11 @@ import json
 import os
 from pathlib import Path
 
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import (
+    ElementClickInterceptedException,
+    ElementNotInteractableException,
+    StaleElementReferenceException,
+)
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
@@ -105,7 +109,19 @@ class Browser:
         button = self.button(name)
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
         self.until(lambda: button.is_enabled())
-        button.click()
+        self.click(lambda: button)
+
+    def click(self, find):
+        """Click what a function finds, once it stands still: dialogs move while they open."""
+
+        def clicked():
+            try:
+                find().click()
+            except (ElementClickInterceptedException, ElementNotInteractableException):
+                return False
+            return True
+
+        self.until(clicked)
 
     def key(self, *keys):
         """Keys to whatever has the focus."""

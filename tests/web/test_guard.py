@@ -74,7 +74,9 @@ def test_it_says_where_it_is_and_ends_cleanly(look):
     viewer = look()
     assert viewer.said.startswith("loci view of trip.db: http://127.0.0.1:") or "trip.db" in viewer.said
     assert ask(viewer.port, f"Host: 127.0.0.1:{viewer.port}")[0] == 200
-    assert viewer.stop() == (0, "")
+    viewer.process.terminate()
+    assert viewer.process.communicate(timeout=20)[1] == ""
+    assert viewer.process.returncode == 0
     with Memory(viewer.file) as memory:
         assert memory.count(scope="/") == 29
 

@@ -55,13 +55,13 @@ def test_an_export_keeps_its_scopes_and_a_broken_file_changes_nothing(browser, l
 def test_the_dry_run_says_what_would_go_and_changes_nothing(browser, look, tmp_path):
     path = tmp_path / "big.db"
     with Memory(path) as memory:
-        words = [f"Note {n}: " + " ".join(f"word{(n * 7 + i * 13) % 997}" for i in range(120)) for n in range(400)]
+        words = [f"Note {n}: " + " ".join(f"word{(n * 7 + i * 13) % 997}" for i in range(120)) for n in range(150)]
         memory.add([*words, "Ana: my locker is 4711", "Ana: my locker is 4711"], scope="acme")
         memory.flush()
         before = [(item.id, item.text) for item in memory.items(scope="/")]
         held = memory.nbytes
     viewer = look("--read-only", file=path)
-    browser.go(f"{viewer.address}/budget", until="402")
+    browser.go(f"{viewer.address}/budget", until="152")
     browser.fill("Fit into", f"{int(0.7 * held)}")
     browser.press("Try on a copy")
     text = browser.reads("would go", "It would fit.", "To do it: loci consolidate big.db")
@@ -73,7 +73,7 @@ def test_the_dry_run_says_what_would_go_and_changes_nothing(browser, look, tmp_p
     viewer.stop()
     with Memory(path) as memory:
         assert [(item.id, item.text) for item in memory.items(scope="/")] == before
-        assert not memory.history(402, scope="/")[1:], "nothing became of the duplicate"
+        assert not memory.history(152, scope="/")[1:], "nothing became of the duplicate"
 
 
 def test_read_only_offers_no_change_and_writes_nothing(browser, look):

@@ -15,6 +15,7 @@ from loci.records.forget import Receipt
 from loci.records.history import Diff, Event
 from loci.records.item import Hit, Item, Link
 from loci.records.jobs import Job
+from loci.records.undo import Undone
 
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 _LARGEST = 2**53 - 1  # what JSON readers everywhere keep exactly
@@ -156,7 +157,7 @@ class Alive(BaseModel):
 
 _ANSWERS: dict[str, Any] = {
     "recall": HitsAnswer, "add": IdsAnswer, "forget": IdsAnswer, "restore": IdsAnswer, "diff": Diff, "consolidate": Report,
-    "verify_forgotten": Receipt,
+    "verify_forgotten": Receipt, "quarantine": IdsAnswer, "release": IdsAnswer, "undo": Undone,
 }  # fmt: skip
 _KEYS: dict[str, Any] = {
     "items": list[Item], "links": list[Link], "events": list[Event], "jobs": list[Job], "proposals": list[Proposal],

@@ -16,6 +16,7 @@ from loci.app.http.schemas import ASKED, ERRORS, GIVEN, LearnAsk
 from loci.records import Hit, Hits, Item, plain, trusts
 from loci.records.calls import VERBS, Verb
 from loci.records.item import ORDINARY
+from loci.records.undo import Undone
 
 JSON = "application/json"
 _KEY = 255  # characters of an idempotency key
@@ -67,8 +68,8 @@ def _run(verb: Verb, here: Session, given: dict[str, Any]) -> Response:
     if verb.name == "verify_forgotten":
         desk.may_verify(access, given["id"], given.get("text"))
     result = getattr(desk.memory, verb.name)(**given)
-    if verb.name == "forget" and given.get("erase"):
-        desk.note_erased(result, given["scope"])
+    if given.get("erase"):
+        desk.note_erased(result.forgotten if isinstance(result, Undone) else result, given["scope"])
     desk.metrics.told(verb.name, result)
     if isinstance(result, list) and len(result) > _PIECE and verb.key:
         return StreamingResponse(_pieces(verb.key, result), media_type=JSON)

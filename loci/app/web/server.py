@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import threading
 import webbrowser
 
@@ -41,6 +42,7 @@ def serve(
         if open_browser:
             threading.Timer(0.8, webbrowser.open, (address,)).start()
         config = uvicorn.Config(app, log_level="warning", ws="wsproto", timeout_graceful_shutdown=3)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill closes the memory as Ctrl+C does
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[door])
 
