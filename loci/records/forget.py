@@ -10,6 +10,7 @@ from loci.records import analysis, postings, rows
 from loci.records.database import Database
 
 PIECE = 32  # bytes of one fragment that the scan looks for
+_KEPT = 16_000_000  # bytes of erased texts that a handle remembers, to prove that they are gone
 NOBODY: Mapping[int, int] = {}
 _LIVES = """EXISTS (SELECT 1 FROM provenance AS q JOIN item AS s ON s.id = q.source
             WHERE q.item = item.id AND s.gone IS NULL AND s.trust >= item.trust)"""  # a source that keeps `item` alive
@@ -38,6 +39,13 @@ class Erased:
     """Texts of items erased through this handle, so that it can prove their absence; never written anywhere."""
 
     texts: dict[int, bytes] = field(default_factory=dict)
+
+    def note(self, texts: dict[int, bytes]) -> None:
+        """Take more texts; the oldest go when there are too many: their absence can be proved with `text=`."""
+        self.texts |= texts
+        held = sum(map(len, self.texts.values()))
+        while held > _KEPT:
+            held -= len(self.texts.pop(next(iter(self.texts))))
 
 
 def tombstone(

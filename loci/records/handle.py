@@ -145,7 +145,7 @@ class Handle:
         with self._store.write() as db:
             due = ids if ids is not None else forget.due(db, now - (self._window if window is None else window))
             texts = forget.erase(db, due, now)
-        self._erased.texts |= texts
+        self._erased.note(texts)
         if texts:
             self._store.vacuum()
         return len(texts)

@@ -30,7 +30,7 @@ class Lifetime(Handle):
             self._flush(db)
             went = forget.tombstone(db, rows.scopes_under(db, path), ids, self._clock(), op="forget")
             if erase:
-                self._erased.texts |= forget.erase(db, went, self._clock())
+                self._erased.note(forget.erase(db, went, self._clock()))
         if erase and went:
             self._store.vacuum()
         return Ids(went, scope=path)
@@ -100,7 +100,7 @@ class Lifetime(Handle):
             self._flush(db)
             done = undo.undo(db, rows.scopes_under(db, path), principal, source, when, self._clock())
             texts = forget.erase(db, done.forgotten, self._clock()) if erase else {}
-        self._erased.texts |= texts
+        self._erased.note(texts)
         if texts:
             self._store.vacuum()
         return replace(done, erased=len(texts))

@@ -15,7 +15,11 @@ from psycopg.adapt import Dumper, Loader
 
 from loci.core.ports import F32
 from loci.records.postgres_schema import TABLES
+from loci.records.scope import ROOT
 
+_SETTINGS = """SELECT set_config('loci.tenant', %s, true), set_config('loci.scope', %s, true),
+               set_config('loci.low', %s, true), set_config('loci.high', %s, true)"""
+_LAST = "\U0010ffff"  # no path is beyond it
 MEMBER = "loci_member"  # the role of sessions whose own role would pass row-level security by
 _ESCAPE = "\ufdd0"  # a noncharacter: PostgreSQL cannot hold NUL, so NUL is written as _ESCAPE 0, and _ESCAPE twice
 _CONFLICT = re.compile(r"ON CONFLICT \((?!tenant)")
@@ -84,9 +88,8 @@ class PostgresDatabase:
         """Start a transaction of this tenant that sees what is at or under a scope."""
         self._connection.execute("BEGIN" if write else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         self.in_transaction = True
-        self._connection.execute(
-            "SELECT set_config('loci.tenant', %s, true), set_config('loci.scope', %s, true)", (self._tenant, sees)
-        )
+        low, high = ("", _LAST) if sees == ROOT else (f"{sees}/", f"{sees}0")  # "0" follows "/"
+        self._connection.execute(_SETTINGS, (self._tenant, sees, low, high))
 
     def end(self, *, commit: bool) -> None:
         """End the transaction; a connection on which even that fails is given up."""

@@ -2,8 +2,8 @@
 
 Every primary key begins with the tenant, and so does every foreign key and unique index: the rows of a tenant can live on
 one node (Citus: distribute every table by `tenant`). The tenant stands in no statement of ours: a column default writes it and
-row-level security reads by it, from the setting `loci.tenant` of the transaction. A second setting, `loci.scope`, narrows what
-a transaction sees to the items at or under a scope. The functions at the end give the words of SQLite's dialect that the
+row-level security reads by it, from the setting `loci.tenant` of the transaction. Three more (`loci.scope`, and the range of
+paths below it from `loci.low` to `loci.high`) narrow what a transaction sees to the items at or under a scope. The functions at the end give the words of SQLite's dialect that the
 shared statements use.
 """
 
@@ -128,8 +128,8 @@ TABLES = (
 _MINE = "tenant = current_setting('loci.tenant')"
 _SEEN = "scope IN (SELECT id FROM scope)"  # scopes are guarded themselves: those that this transaction sees
 _BY_ITEM = "EXISTS (SELECT 1 FROM item WHERE item.tenant = {0}.tenant AND item.id = {0}.{1})"
-_INSIDE = """(current_setting('loci.scope') IN ('/', path)
-              OR (path >= current_setting('loci.scope') || '/' AND path < current_setting('loci.scope') || '0'))"""
+_INSIDE = """(path = current_setting('loci.scope')
+              OR (path >= current_setting('loci.low') AND path < current_setting('loci.high')))"""  # two ranges of an index
 # What a transaction sees of a table, beyond its tenant. `event` holds ids and times, no text; caches follow all of it.
 _GUARDS = {
     "scope": _INSIDE,

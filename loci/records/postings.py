@@ -27,7 +27,7 @@ SPAN = 4096  # ids of one row
 ENTRY = np.dtype([("low", "<u2"), ("tf", "<u2"), ("length", "<u2")])
 Posting = tuple[I64, NDArray[np.int64], NDArray[np.int64]]  # ids, tf, lengths
 _MOST = 65535
-_MANY_SCOPES = 200
+_FEW_SCOPES, _MANY_SCOPES = 20, 200
 _MANY_TERMS = 900  # parameters of one statement, scopes apart
 _APPEND = """INSERT INTO posting VALUES (?, ?, ?, ?) ON CONFLICT (term, scope, chunk)
              DO UPDATE SET entries = CAST(posting.entries || excluded.entries AS BLOB)"""
@@ -109,6 +109,8 @@ def read(db: Database, scopes: Sequence[int], terms: Sequence[str]) -> dict[str,
 
 def _read(db: Database, scopes: Sequence[int], terms: Sequence[str]) -> list[tuple[str, int, bytes]]:
     sql = f"SELECT term, chunk, entries FROM posting WHERE term IN ({rows.marks(terms)})"
+    if len(scopes) <= _FEW_SCOPES:
+        return db.execute(f"{sql} AND scope IN ({rows.marks(scopes)})", (*terms, *scopes)).fetchall()
     if len(scopes) > _MANY_SCOPES and len(scopes) == db.execute("SELECT count(*) FROM scope").fetchone()[0]:
         return db.execute(sql, tuple(terms)).fetchall()  # every scope: one range a term
     return db.execute(

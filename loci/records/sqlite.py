@@ -187,9 +187,9 @@ class SQLiteStore:
             return
         if not version:
             self._writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            self._log_ahead()
         else:
             self._backup(version)
+        self._log_ahead()  # a copy that was put in a store's place comes without
         with self.write() as db:
             (version,) = db.execute("PRAGMA user_version").fetchone()  # another process may have been first
             for number, script in enumerate(schema.LADDER[version:], start=version + 1):
@@ -357,7 +357,7 @@ def errors(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         raise _translated(error, path) from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageFull(f"no space left for {path}; nothing of this call was kept, free some space") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise ReadOnly(

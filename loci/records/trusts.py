@@ -25,7 +25,10 @@ def level(given: int | str) -> int:
 
 
 def inherited(db: Database, new: Sequence[Item]) -> list[Item]:
-    """Items as they will be kept: what is derived has at most the least trust of its sources, and their common principal."""
+    """Items as they will be kept: what is derived has at most the least trust of its sources.
+
+    Who derived it stays its principal; where nobody is named, it is the one that all sources share.
+    """
     sources = {source for item in new for source in item.sources}
     if not sources:
         return list(new)
@@ -37,9 +40,7 @@ def _from(item: Item, sources: Sequence[tuple[int, str | None]]) -> Item:
     if not sources:
         return item
     least, principals = min(trust for trust, _ in sources), {principal for _, principal in sources}
-    principal = principals.pop() if len(principals) == 1 else None
-    if least >= item.trust and principal == item.principal:
-        return item
+    principal = principals.pop() if item.principal is None and len(principals) == 1 else item.principal
     return replace(item, trust=min(least, item.trust), principal=principal)
 
 

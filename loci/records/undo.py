@@ -140,7 +140,7 @@ def _reopen(db: Database, fallen: set[int], now: float) -> Iterator[int]:
     ended = {first: scope for first, scope, detail in lines if not fallen.isdisjoint(json.loads(detail)["by"])}
     for id_, scope in ended.items():
         row = db.execute("SELECT since, until FROM item WHERE id = ?", (id_,)).fetchone()
-        if row is None or id_ in fallen:
+        if row is None:
             continue
         since, until = row
         closings = _closings(db, scope, id_)
@@ -155,7 +155,8 @@ def _reopen(db: Database, fallen: set[int], now: float) -> Iterator[int]:
         version = rows.event(db, "reopen", now, scope=scope, first=id_, detail={"until": end, "without": without})
         if end != until:
             db.execute("UPDATE item SET until = ?, changed = ?, version = ? WHERE id = ?", (end, now, version, id_))
-            yield id_
+            if id_ not in fallen:
+                yield id_
 
 
 def _closings(db: Database, scope: int, id_: int) -> list[_Closing]:

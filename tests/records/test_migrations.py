@@ -48,6 +48,48 @@ def test_an_old_file_opens_and_loses_nothing(name, tmp_path):
                 assert (len(rows), hashlib.sha256(json.dumps(rows).encode()).hexdigest()) == (count, digest), table
 
 
+def tables(path, columns=None):
+    """Every table of a file: its columns and rows, as sqlite3 alone reads them; of the given columns where they are given."""
+    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        names = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        found = {}
+        for name in names:
+            of = [row[1] for row in db.execute(f"PRAGMA table_info({name})")]
+            wanted = of if columns is None else columns.get(name, [])
+            assert set(wanted) <= set(of), f"{name} lost {set(wanted) - set(of)}"
+            if wanted:
+                found[name] = wanted, sorted(map(repr, db.execute(f"SELECT {', '.join(wanted)} FROM {name}")))
+        return found
+    finally:
+        db.close()
+
+
+@pytest.mark.parametrize("name", [path.name for path in sorted(HERE.glob("schema*.db"))])
+def test_every_table_is_the_same_around_the_migration_and_the_copy_before_it_opens(name, tmp_path):
+    path = tmp_path / name
+    shutil.copy(HERE / name, path)
+    before = tables(HERE / name)
+    assert sum(len(rows) for _, rows in before.values()) > 40
+    with Memory(path) as memory, memory.reading() as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+        if name != f"schema{schema.VERSION}.db":
+            assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    after = tables(path, {table: columns for table, (columns, _) in before.items()})
+    assert {table: rows for table, (_, rows) in after.items()} == {table: rows for table, (_, rows) in before.items()}
+    copy = tmp_path / f"{name}.{name.removesuffix('.db')}.bak"
+    assert copy.exists() == (name != f"schema{schema.VERSION}.db")
+    if copy.exists():
+        assert tables(copy) == before
+        shutil.copy(copy, tmp_path / "again.db")
+        with Memory(tmp_path / "again.db") as memory, Memory(path) as migrated:
+            assert memory.items(scope="/") == migrated.items(scope="/")
+            hits = [one.recall("where does Ana work?", scope="acme/ana") for one in (memory, migrated)]
+            assert [(h.item.id, h.score) for h in hits[0]] == [(h.item.id, h.score) for h in hits[1]]
+
+
 def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     path = tmp_path / "a.db"
     with Memory(path) as memory:

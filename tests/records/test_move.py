@@ -274,18 +274,22 @@ def test_an_import_into_a_store_in_use_moves_ids_in_the_log_too(engine, tmp_path
         job = memory.add("Ana: I work at the bakery", scope="s")
         clock.tick()
         memory.add("Ana: I work at the museum", scope="s", supersedes=job)
-        memory.link(1, "before", 2, scope="s") if memory.get(2, scope="s") else None
+        memory.add("Ana likes it", scope="s")
+        memory.link(3, "about", 2, scope="s")
         out = io.StringIO()
         exchange.export(memory, out)
     (tmp_path / "a.jsonl").write_text(out.getvalue())
     target = stores.tenant() if engine == "postgres" else tmp_path / "b.db"
     with Memory(target, clock=clock) as memory:
         memory.add([Item(text=f"mine {n}") for n in range(5)])
-        assert exchange.load(memory, tmp_path / "a.jsonl", scope="in") == 2
+        assert exchange.load(memory, tmp_path / "a.jsonl", scope="in") == 3
         (closed,) = [event for event in memory.history(6, scope="in") if event.op == "close"]
         assert closed.detail["by"] == [7]
-        (link,) = memory.links(7, scope="in", as_of=clock()) or memory.links(6, scope="in", as_of=1001.0)
-        assert (link.src, link.dst) == (6, 7)
+        (link,) = memory.links(7, scope="in")
+        assert (link.src, link.dst) == (8, 7)
+        with memory.reading() as db:
+            details = [json.loads(detail) for (detail,) in db.execute("SELECT detail FROM event WHERE op = 'link'")]
+        assert details == [{"links": [link.id, link.id]}]
     assert doctor.examine(target) == []
 
 

@@ -28,13 +28,15 @@ def fact(text: str, *sources: int, **more: object) -> Item:
 # --- inheritance ------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_derived_has_the_least_trust_of_its_sources_and_their_common_principal() -> None:
+def test_what_is_derived_has_the_least_trust_of_its_sources_and_a_principal() -> None:
     with Memory(":memory:") as memory:
         owner = memory.add("the owner's word", principal="ana", trust="owner")[0]
         page, other = memory.add("a page", **WEB)[0], memory.add("another page", **WEB)[0]
-        found = [memory.get(memory.add(fact(text, *sources, trust=OWNER, principal="ana")))[0] for text, sources in (
-            ("from both", (owner, page)), ("from pages", (page, other)), ("from the owner", (owner,)))]  # fmt: skip
-        assert [(item.trust, item.principal) for item in found] == [(0, None), (0, "web:example.org"), (2, "ana")]
+        found = [memory.get(memory.add(fact(text, *sources, trust=OWNER, principal=who)))[0] for text, sources, who in (
+            ("from both", (owner, page), None), ("from pages", (page, other), None), ("from the owner", (owner,), None),
+            ("somebody's", (page,), "bot"))]  # fmt: skip
+        told = [(item.trust, item.principal) for item in found]
+        assert told == [(0, None), (0, "web:example.org"), (2, "ana"), (0, "bot")]
         again = memory.get(memory.add(fact("of what was derived", found[0].id, trust=OWNER)))[0]
         assert again.trust == UNTRUSTED
 

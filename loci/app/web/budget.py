@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 
 from nicegui import ui
@@ -122,12 +123,16 @@ class Dry:
             for step in report.steps
         ]
         text("p", "; ".join([replayed, *steps]), "soft small num")
-        if done.copied < 0.98 * done.held:
-            less = f"The copy holds {words.size(done.copied)} of {words.size(done.held)}: vectors and slack were left out, and the budget was cut by the same share."
-            text("p", less, "soft small")
+        if not 0.98 < done.copied / done.held < 1.02:
+            said = f"The copy, a file without vectors, holds {words.size(done.copied)} where the store holds {words.size(done.held)}; the budget was scaled alike."
+            text("p", said, "soft small")
         self._gone("Merged into a near duplicate", done.merged)
         self._gone("Dropped, worth least for their bytes", done.dropped)
-        text("p", f"To do it: loci consolidate {self._desk.name} --budget {size} --scope /", "mono more")
+        text(
+            "p",
+            f"To do it: loci consolidate {shlex.quote(self._desk.name)} --budget {shlex.quote(size)} --scope /",
+            "mono more",
+        )
 
     @staticmethod
     def _gone(title: str, items: list[Item]) -> None:

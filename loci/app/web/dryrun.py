@@ -31,7 +31,7 @@ class Trial:
 def trial(reading: Reading, scheme: str, budget: str, work: Work) -> Trial:
     """Export to a temporary folder, import there, consolidate there, compare; the folder goes when it is done.
 
-    A copy holds no vectors, so the budget is cut by the share of bytes that the copy lacks.
+    A copy is a file without vectors, so the budget is scaled by the bytes of the copy over those of the store.
     """
     limit = sizes.parse(budget)
     held = reading.held()
@@ -57,7 +57,7 @@ def _consolidated(copy: Memory, limit: int, held: int | None, work: Work) -> Tri
     size = copy.nbytes
     held = size if held is None else held
     work.begin("Consolidating the copy")
-    report = copy.consolidate(budget=int(limit * min(1.0, size / held)), scope=ROOT)
+    report = copy.consolidate(budget=int(limit * size / held), scope=ROOT)
     after = {item.id for item in copy.items(scope=ROOT)}
     merged = _forgotten(copy)
     went = [item for id_, item in before.items() if id_ not in after]
