@@ -19,7 +19,7 @@ File = Annotated[str, typer.Argument(help="The memory: a file or a URL.", show_d
 Ids = Annotated[list[int], typer.Argument(help="Ids of items.", show_default=False)]
 Scope = Annotated[str, typer.Option(help="Whose memory: a slash path.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-SchemeName = Annotated[str, typer.Option(help="How to recall: see loci list scheme.")]
+SchemeName = Annotated[str, typer.Option(help="How to recall (loci list scheme).")]
 EmbedderName = Annotated[str, typer.Option(help="none, hash or minilm.")]
 
 

@@ -25,6 +25,8 @@ def add(
     known: Annotated[str | None, typer.Option(help="When it became known; default now.")] = None,
     session: Annotated[str | None, typer.Option(help="Items of one session are neighbours.")] = None,
     source: Annotated[str | None, typer.Option(help="Where it came from.")] = None,
+    principal: Annotated[str | None, typer.Option(help="Who said it.")] = None,
+    trust: Annotated[str, typer.Option(help="untrusted, ordinary or owner.")] = "ordinary",
     kind: Annotated[str, typer.Option(help="episode, fact, case, skill, note, entity.")] = "episode",
     pin: Annotated[bool, typer.Option("--pin", help="Never dropped by a budget.")] = False,
     supersedes: Supersedes = None,
@@ -37,7 +39,7 @@ def add(
     with opened(file, new=True, scheme=scheme, embedder=embedder) as memory:
         ids = memory.add(
             texts, scope=scope, at=at, known=known, session=session, source=source, kind=kind, pinned=pin,
-            supersedes=supersedes or (),
+            supersedes=supersedes or (), principal=principal, trust=trust,
         )  # fmt: skip
     out({"ids": ids, "scope": ids.scope}, " ".join(map(str, ids)), as_json=as_json)
 

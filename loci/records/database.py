@@ -69,8 +69,8 @@ class Database(Protocol):
 
     indexes_vectors: bool  # whether the engine compares vectors itself, so that `nearest` and `cosines` can be asked
 
-    def nearest(self, model: int, query: F32, scopes: Sequence[int], k: int) -> list[int]:
-        """Ids of about the k live items of the scopes with the best inner product, best first."""
+    def nearest(self, model: int, query: F32, scopes: Sequence[int], k: int, least: int = 0) -> list[int]:
+        """Ids of about the k live items of the scopes, of at least a trust, with the best inner product, best first."""
         ...
 
     def cosines(self, model: int, query: F32, ids: Sequence[int]) -> list[tuple[int, float]]:

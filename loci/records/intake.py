@@ -196,7 +196,7 @@ def _moved(detail: dict[str, Any], plan: Plan) -> dict[str, Any]:
     """What a line of the log says of items and links, with their ids here."""
     if plan.fresh:
         return detail
-    moves = {"by": plan.items, "into": plan.items, "links": plan.links}
+    moves = {"by": plan.items, "into": plan.items, "without": plan.items, "links": plan.links}
 
     def moved(name: str, value: Any) -> Any:
         if name not in moves:

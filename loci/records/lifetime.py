@@ -44,9 +44,7 @@ class Lifetime(Handle):
 
     # --- whose it is ----------------------------------------------------------------------------------------------
 
-    def quarantine(
-        self, *, principal: str | None = None, source: str | None = None, scope: str | None = None
-    ) -> Ids:
+    def quarantine(self, *, principal: str | None = None, source: str | None = None, scope: str | None = None) -> Ids:
         """Hold everything from a principal, or a source, or both (each exactly as it was added), until it is released.
 
         Held items, and what was known only through them, are gone from every recall, but time does not erase them.

@@ -57,7 +57,7 @@ class LookedUp:
         """Places of about the k nearest live items, best first."""
         scopes, asked = list(self.view.ledger.scopes), k
         for _ in range(_WIDER):
-            ids = self.db.nearest(self.model, self.query, scopes, asked)
+            ids = self.db.nearest(self.model, self.query, scopes, asked, self.view.least)
             places = self.view.ledger.places(np.array(ids, np.int64))
             places = places[places >= 0]
             live = places[self.view.live[places]]

@@ -119,7 +119,7 @@ class Memory(Lifetime):
         }  # fmt: skip
         new = [item_of(one, path, common) for one in ([what] if isinstance(what, str | Item) else what)]
         ids = self._put(path, new, supersedes, once) if new else None
-        if ids:
+        if ids and len(ids) == len(new):  # a repeated key may come with another call
             self._derive(new, ids)
         return Ids(ids or (), scope=path)
 

@@ -44,11 +44,7 @@ def merge_slow(items: Sequence[Item], *, least: float = LEAST) -> dict[int, int]
     kept: list[Item] = []
     for place in _oldest_first(items):
         item = items[place]
-        alike = [
-            k
-            for k in kept
-            if _whose(k) == _whose(item) and near.same(k.text, item.text, least=least)
-        ]
+        alike = [k for k in kept if _whose(k) == _whose(item) and near.same(k.text, item.text, least=least)]
         if alike and not item.pinned:
             into[item.id] = alike[0].id
         else:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from loci.core.errors import ConflictError
-from loci.records import dump, intake, opening, rows
+from loci.records import dump, intake, opening, rows, vectors
 from loci.records.database import Database, Store
 from loci.records.dump import Extent, Line, Part
 from loci.records.intake import Plan
@@ -80,7 +80,9 @@ def move(source: str | os.PathLike[str], target: str | os.PathLike[str], *, prog
                 f"store:{old.id}", str(old.path), lambda: dump.lines(part, Extent.MOVE),
                 dump.count(part, Extent.MOVE), dump.used(db),
             )  # fmt: skip
-            return pour(origin, new, extent=Extent.MOVE, progress=progress)
+            moved = pour(origin, new, extent=Extent.MOVE, progress=progress)
+        index_vectors(new)  # not before: the server waits for older snapshots, and the source may be on it
+    return moved
 
 
 def check(path: str | os.PathLike[str]) -> None:
@@ -100,6 +102,15 @@ def existing(path: str | os.PathLike[str]) -> Store:
     return opening.store(path)
 
 
+def index_vectors(store: Store) -> None:
+    """Let the engine index vectors of which there are many, as `Memory.embed` does while it makes them."""
+    many = f"(SELECT count(*) FROM vector WHERE vector.model = model.id) > {vectors.EXACT:d}"
+    with store.read() as db:
+        sizes = [dim for (dim,) in db.execute(f"SELECT DISTINCT dim FROM model WHERE {many}").fetchall()]
+    for dim in sizes:
+        store.index_vectors(dim)
+
+
 # --- pouring --------------------------------------------------------------------------------------------------------
 
 
@@ -112,6 +123,7 @@ class _Digest:
         self.counts: dict[str, int] = {}
 
     def add(self, line: Line) -> None:
+        """Take one more line."""
         self._sha.update(json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
         self.lines += 1
         kind = next(iter(line))
@@ -119,6 +131,7 @@ class _Digest:
 
     @property
     def hex(self) -> str:
+        """The digest of the lines so far."""
         return self._sha.hexdigest()
 
 

@@ -15,7 +15,7 @@ from loci.records.item import ORDINARY, OWNER, Hit
 
 TOKEN = 4  # characters of one token, about
 TRUST = "trust"  # the part of a score that outvoting takes away
-ALIKE = 0.5  # word overlap from which untrusted texts are copies of one another
+ALIKE = 0.4  # word overlap from which untrusted texts are copies of one another
 COMPARABLE = 0.5  # an owner's item goes before others on its subject from this share of their score
 
 
@@ -79,9 +79,7 @@ def _repeats(hit: Hit, better: Sequence[Hit]) -> bool:
 def _copies(hit: Hit, chosen: Sequence[Hit]) -> bool:
     """Whether an untrusted hit says in much the same words what an untrusted one before it says."""
     words = near.words(hit.item.text)
-    return any(
-        near.overlap(words, near.words(one.item.text)) >= ALIKE for one in chosen if one.item.trust < ORDINARY
-    )
+    return any(near.overlap(words, near.words(one.item.text)) >= ALIKE for one in chosen if one.item.trust < ORDINARY)
 
 
 def owner_first(query: str, hits: Sequence[Hit]) -> list[Hit]:

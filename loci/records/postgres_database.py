@@ -141,7 +141,7 @@ class PostgresDatabase:
         """Such a vector as an array."""
         return np.asarray(cell.to_numpy())
 
-    def nearest(self, model: int, query: F32, scopes: Sequence[int], k: int) -> list[int]:
+    def nearest(self, model: int, query: F32, scopes: Sequence[int], k: int, least: int = 0) -> list[int]:
         """Live items of the scopes by inner product, best first: from the HNSW index of their size, else from all.
 
         The index is scanned on until k of them pass the filters (pgvector's iterative scan).
@@ -151,9 +151,9 @@ class PostgresDatabase:
         size = f"halfvec({len(query):d})"
         sql = f"""SELECT vector.item FROM vector JOIN item ON item.tenant = vector.tenant AND item.id = vector.item
                   WHERE vector.model = ? AND vector_dims(vector.data) = {len(query):d} AND item.gone IS NULL
-                  AND item.scope = ANY(CAST(? AS BIGINT[]))
+                  AND item.scope = ANY(CAST(? AS BIGINT[])) AND item.trust >= ?
                   ORDER BY (vector.data::{size}) <#> CAST(? AS {size}) LIMIT ?"""
-        return [id_ for (id_,) in self.execute(sql, (model, list(scopes), self.pack(query), k))]
+        return [id_ for (id_,) in self.execute(sql, (model, list(scopes), least, self.pack(query), k))]
 
     def cosines(self, model: int, query: F32, ids: Sequence[int]) -> list[tuple[int, float]]:
         """(id, inner product) of those of the items that have a vector, reckoned by the server."""

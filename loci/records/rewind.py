@@ -5,7 +5,7 @@ believed then (table `past` for items, `link_past` for links); `known`, which ma
 and ids that were given since are not given again.
 
 What the log cannot tell is said in the report: items erased since are gone for good; what schemes learned in a scope is kept
-only if it has not changed since, and dropped otherwise. Sources that consolidation added to a derived item since, and
+only if it has not changed since, and dropped otherwise; what an undo unlearned stays so. Sources that consolidation added to a derived item since, and
 rewards given since to questions asked before, stay. Tokens are not taken: who may use the new store is decided anew.
 """
 
@@ -61,15 +61,17 @@ def rewind(
     for path in (source, target):
         move.check(path)
     then = moment(when, name="as_of")
-    with closing(move.existing(source)) as old, old.read() as db:
-        log = read(db, then)
-        past = Past(db, log)
-        origin = Origin(
-            f"store:{old.id}@{then!r}", str(old.path), past.lines, dump.count(Part(db), Extent.MOVE), dump.used(db)
-        )
+    with closing(move.existing(source)) as old:
+        with old.read() as db:
+            log = read(db, then)
+            past = Past(db, log)
+            name, total = f"store:{old.id}@{then!r}", dump.count(Part(db), Extent.MOVE)
+            origin = Origin(name, str(old.path), past.lines, total, dump.used(db))
+            with closing(opening.store(target)) as new:
+                moved = move.pour(origin, new, extent=Extent.MOVE, progress=progress)
         with closing(opening.store(target)) as new:
-            moved = move.pour(origin, new, extent=Extent.MOVE, progress=progress)
-        return Rewound(moved, then, log.erased, past.unlearned)
+            move.index_vectors(new)
+    return Rewound(moved, then, log.erased, past.unlearned)
 
 
 # --- the log --------------------------------------------------------------------------------------------------------
@@ -228,15 +230,16 @@ class Past:
         if before is not None:
             since, until, gone, changed = before
             item = item | {"since": since, "until": until, "gone": gone, "changed": changed}
-            item["held"] = int(gone is not None and self._held(item["id"]))
-        if version > self._log.cut and self._relearned(line):
+        if version > self._log.cut:
+            item = item | {"held": int(item["gone"] is not None and self._held(item["id"]))}
+        if version > self._log.cut and (item["value"] or item["uses"]) and self._relearned(line):
             item = item | {"value": 0.0, "uses": 0}
             self.unlearned += 1
         return line | {"item": item, "version": min(version, self._log.cut)}
 
     def _held(self, id_: int) -> bool:
         """Whether an item that was gone then was in quarantine."""
-        sql = """SELECT op FROM event WHERE first = ? AND last = ? AND seq <= ? AND op IN ('quarantine', 'release')
+        sql = """SELECT op FROM event WHERE first = ? AND last = ? AND seq <= ? AND op IN ('quarantine', 'release', 'undo')
                  ORDER BY seq DESC LIMIT 1"""
         found = self._db.execute(sql, (id_, id_, self._log.cut)).fetchone()
         return found is not None and bool(found[0] == "quarantine")

@@ -64,7 +64,7 @@ class Connection(sqlite3.Connection):
         """The vector of such bytes."""
         return np.frombuffer(cell, np.float16)
 
-    def nearest(self, model: int, query: F32, scopes: Sequence[int], k: int) -> list[int]:
+    def nearest(self, model: int, query: F32, scopes: Sequence[int], k: int, least: int = 0) -> list[int]:
         """Not asked for: vectors are compared in memory."""
         raise NotImplementedError
 

@@ -141,23 +141,11 @@ def apply(
     if unknown := {end for one in changes.link for end in (one.src, one.dst) if end <= 0 and end not in alias}:
         raise ValueError(f"links name aliases {sorted(unknown)} that no put item has; put them in the same Changes")
     link(db, scope, [replace(x, src=alias.get(x.src, x.src), dst=alias.get(x.dst, x.dst)) for x in changes.link], now)
-    by = [*ids, *by]
-    spared = trusts.beyond(db, {*changes.close, *changes.forget}, by)
-    for id_ in spared:
-        rows.event(db, "spare", now, scope=scope, first=id_, detail={"by": by})
-    close(db, (scope,), {id_: end for id_, end in changes.close.items() if id_ not in spared}, now, by=by)
-    if going := [id_ for id_ in changes.forget if id_ not in spared]:
-        forget.tombstone(db, {scope}, going, now, op=op)
+    _end(db, scope, changes, now, op=op, by=[*ids, *by])
     if changes.value:
-        version = rows.event(
-            db,
-            op,
-            now,
-            scope=scope,
-            first=min(changes.value),
-            last=max(changes.value),
-            detail={"values": len(changes.value)},
-        )
+        valued = sorted(changes.value)
+        detail: dict[str, object] = {"values": len(valued)}
+        version = rows.event(db, op, now, scope=scope, first=valued[0], last=valued[-1], detail=detail)
         db.executemany(
             "UPDATE item SET value = ?, uses = ?, version = ? WHERE id = ?",
             ((value, uses, version, id_) for id_, (value, uses) in changes.value.items()),
@@ -166,6 +154,16 @@ def apply(
     if changes.state and not changes.value:  # the log tells when what was learned changed last
         rows.event(db, op, now, scope=scope, detail={"state": len(changes.state)})
     return ids
+
+
+def _end(db: Database, scope: int, changes: Changes, now: float, *, op: str, by: Sequence[int]) -> None:
+    """Close and forget what a scheme wants ended, but nothing that is trusted more than what it was run on."""
+    spared = trusts.beyond(db, {*changes.close, *changes.forget}, by)
+    for id_ in spared:
+        rows.event(db, "spare", now, scope=scope, first=id_, detail={"by": list(by)})
+    close(db, (scope,), {id_: end for id_, end in changes.close.items() if id_ not in spared}, now, by=by)
+    if going := [id_ for id_ in changes.forget if id_ not in spared]:
+        forget.tombstone(db, {scope}, going, now, op=op)
 
 
 def _claimed(item: Item) -> int:

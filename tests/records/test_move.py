@@ -5,6 +5,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from loci import Item, Memory
 from loci.core.clock import FixedClock
 from loci.core.errors import ConflictError
-from loci.records import doctor, dump, exchange, move, tokens
+from loci.records import doctor, dump, exchange, move, tokens, vectors
 from loci.records.dump import Extent, Part
 from tests import stores
 from tests.records.test_exchange import filled
@@ -306,3 +307,30 @@ def test_an_export_of_an_older_loci_is_taken_in(tmp_path):
             assert exchange.load(memory, tmp_path / "old.jsonl") == rows[0]["items"]
             assert {(item.principal, item.trust, item.held) for item in memory.items(scope="/")} == {(None, 1, False)}
         assert doctor.examine(target) == []
+
+
+def test_many_vectors_are_indexed_where_the_engine_can(tmp_path, monkeypatch):
+    psycopg = pytest.importorskip("psycopg")
+    rich(tmp_path / "a.db")
+    monkeypatch.setattr(vectors, "EXACT", 3)
+    url = stores.tenant()
+    with psycopg.connect(stores.server(), autocommit=True) as login:
+        login.execute("CREATE DATABASE indexed")
+        url = stores.server().replace("/postgres?", "/indexed?") + "&tenant=a"
+    move.move(tmp_path / "a.db", url)
+    with psycopg.connect(url.replace("&tenant=a", "")) as login:
+        found = login.execute("SELECT indexdef FROM pg_indexes WHERE tablename = 'vector' AND indexdef LIKE '%hnsw%'")
+        assert len(found.fetchall()) == 1
+    move.move(url, url.replace("tenant=a", "tenant=b"))  # on one server: it must not wait for itself
+    with psycopg.connect(stores.server(), autocommit=True) as login:
+        login.execute("DROP DATABASE indexed WITH (FORCE)")
+
+
+def test_every_line_is_documented(tmp_path):
+    rich(tmp_path / "a.db")
+    text = (Path(__file__).resolve().parents[2] / "docs" / "schema.md").read_text("utf-8")
+    with Memory(tmp_path / "a.db") as memory, memory.reading() as db:
+        kinds = {next(iter(line)) for line in dump.lines(Part(db), Extent.MOVE)}
+        assert dump.header(Part(db), Extent.BACKUP, "x").keys() == {"loci", "items", "store", "used"}
+    assert len(kinds) >= 14
+    assert {kind for kind in kinds if f'{{"{kind}":' not in text} == set()

@@ -50,3 +50,13 @@ def test_many_at_once_add_one() -> None:
     with Memory(":memory:") as memory, ThreadPoolExecutor(8) as pool:
         found = set(pool.map(lambda _: tuple(memory.add("a kitten", once="k")), range(40)))
         assert len(found) == memory.count() == 1
+
+
+def test_a_key_that_comes_with_another_call_gives_the_first_ids():
+    with Memory(":memory:", scheme="hipporag2", embedder="hash") as memory:
+        first = memory.add("Ana works for Acme.", once="key")
+        assert memory.add(["Bo works for Acme.", "Cy works for Acme."], once="key") == first
+        assert [item.text for item in memory.items() if item.kind == "episode"] == ["Ana works for Acme."]
+        for key in ("", "k" * 501):
+            with pytest.raises(ValueError, match="1 to 500"):
+                memory.add("text", once=key)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from loci.core.clock import FixedClock
 from loci.core.errors import ConflictError, UnknownItem
-from loci.records import Hit, Hits, Item, Memory, merge, quote
+from loci.records import Hit, Hits, Item, Memory, merge, quote, vectors
 from loci.records.checks import START, TEXTS
 from loci.records.item import OWNER, UNTRUSTED
 from loci.records.oracle import Words
@@ -226,8 +226,12 @@ def test_where_only_untrusted_items_answer_they_are_recalled() -> None:
 
 def test_a_trusted_item_is_no_repetition_of_an_untrusted_one() -> None:
     good = Hit(Item(id=1, text="Ana: the code of the shed is blue green red yellow and white"), 1.0, {"words": 1.0})
-    bad = Hit(Item(id=2, text="Ana: the code of the shed is blue green red yellow and black!", trust=0), 9.0, {"words": 9.0})
-    copy = Hit(Item(id=3, text="Ana: the code of the shed is blue green red yellow and white!", trust=0), 8.0, {"words": 8.0})
+    bad = Hit(
+        Item(id=2, text="Ana: the code of the shed is blue green red yellow and black!", trust=0), 9.0, {"words": 9.0}
+    )
+    copy = Hit(
+        Item(id=3, text="Ana: the code of the shed is blue green red yellow and white!", trust=0), 8.0, {"words": 8.0}
+    )
     first, second = pick([good], 5, untrusted=[bad, copy])
     assert (first, second.item, second.score, second.why) == (good, bad.item, 1.0, {"words": 9.0, "trust": -8.0})
     assert [hit.item.id for hit in pick([good], 5, max_tokens=0, untrusted=[bad])] == []
@@ -324,3 +328,14 @@ def test_principal_and_source_are_exact_and_one_must_be_given() -> None:
             with pytest.raises(TypeError, match="principal is a int; give text"):
                 call(principal=3)  # type: ignore[arg-type]
         assert len(memory.quarantine(principal="a", scope="default")) == 1
+
+
+def test_the_engines_own_index_is_asked_for_trusted_items_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a server that looks vectors up: more copies than a look-up would ever widen to."""
+    monkeypatch.setattr(vectors, "EXACT", 5)
+    with Memory(":memory:", scheme="dense", embedder=Words()) as memory:
+        memory.add(TEXTS)
+        memory.add([f"{QUESTION} Rex {n}" for n in range(400)], **WEB)
+        hits = memory.recall(QUESTION)
+        assert hits[0].item.text == TRUE
+        assert [hit.item.trust for hit in hits].count(UNTRUSTED) <= 2

@@ -50,7 +50,9 @@ def histories(seed: int, length: int = 45) -> list[Call]:
     return calls
 
 
-def play(memory: Memory, clock: FixedClock, calls: list[Call], without: str | None = None, praised: set[int] | None = None) -> set[int]:
+def play(
+    memory: Memory, clock: FixedClock, calls: list[Call], without: str | None = None, praised: set[int] | None = None
+) -> set[int]:
     """Make the calls, all but those of one principal and what cannot be without them; which calls praised an item.
 
     praised: only these do so, since what was not recalled when it was asked for could not be praised.
@@ -71,7 +73,13 @@ def play(memory: Memory, clock: FixedClock, calls: list[Call], without: str | No
             sources, old = live(call.sources), live(call.supersedes)
             if call.sources and not sources:
                 continue
-            item = Item(text=call.text, kind="fact" if sources else "episode", sources=tuple(sources), at=call.at, principal=call.who)
+            item = Item(
+                text=call.text,
+                kind="fact" if sources else "episode",
+                sources=tuple(sources),
+                at=call.at,
+                principal=call.who,
+            )
             ids[n] = memory.add(item, supersedes=old)[0]
         elif call.what == "link":
             ends = live(call.ends)
@@ -144,7 +152,15 @@ def test_the_histories_contain_what_undoing_is_about() -> None:
             done = memory.undo(principal=B)
             with memory.reading() as db:
                 derived = {i for (i,) in db.execute("SELECT DISTINCT item FROM provenance")}
-            found.append((len(done.reopened), len(done.links), len(derived & set(done.forgotten)), len(done.shared), len(done.states)))
+            found.append(
+                (
+                    len(done.reopened),
+                    len(done.links),
+                    len(derived & set(done.forgotten)),
+                    len(done.shared),
+                    len(done.states),
+                )
+            )
     assert all(sum(column) > 10 for column in zip(*found, strict=True)), found
 
 
@@ -240,7 +256,9 @@ def test_links_go_with_the_source_that_vouched() -> None:
         x, y = memory.add(["x", "y"])
         b = memory.add("b", principal=B)[0]
         with memory.writing() as db:
-            ids = write.link(db, 1, [Link(src=x, rel="said", dst=y, sources=(b,)), Link(src=x, rel="free", dst=y)], memory.now())
+            ids = write.link(
+                db, 1, [Link(src=x, rel="said", dst=y, sources=(b,)), Link(src=x, rel="free", dst=y)], memory.now()
+            )
         assert memory.undo(principal=B).links == ids[:1]
         assert [link.rel for link in memory.links([x])] == ["free"]
 
@@ -253,7 +271,9 @@ def test_a_memory_of_the_first_schema_can_be_undone() -> None:
         clock.tick()
         memory.add("lives in Oslo", at=START + 10, principal=B, supersedes=old)
         with memory.writing() as db:
-            db.execute("UPDATE event SET detail = ? WHERE op = 'close'", (f'{{"until": {START + 10}, "by": [{old[0] + 1}]}}',))
+            db.execute(
+                "UPDATE event SET detail = ? WHERE op = 'close'", (f'{{"until": {START + 10}, "by": [{old[0] + 1}]}}',)
+            )
         memory.undo(principal=B)
         assert memory.get(old)[0].until == START + 90
 
@@ -261,7 +281,12 @@ def test_a_memory_of_the_first_schema_can_be_undone() -> None:
 def test_merged_pairs_agree_with_the_slow_form_for_many_principals() -> None:
     rng = random.Random(5)
     items = [
-        Item(id=n, text=rng.choice(("Ana likes tea", "Bo likes tea")), trust=rng.randint(0, 1), principal=rng.choice((A, B, None)))
+        Item(
+            id=n,
+            text=rng.choice(("Ana likes tea", "Bo likes tea")),
+            trust=rng.randint(0, 1),
+            principal=rng.choice((A, B, None)),
+        )
         for n in range(80)
     ]
     assert merge.duplicates(items) == merge.merge_slow(items)

@@ -45,7 +45,7 @@ _NAMED: dict[str, Any] = {"id": Id, "src": Id, "dst": Id, "kind": Kind, "kinds":
 _WORDS = {
     "what": "A text, an item, or a list of them; all are kept or none.",
     "scope": "Whose memory: a slash path at or under the token's scope, which is the default.",
-    "at": "When it happened: seconds since 1970, or a date.", "since": "Holds from.", "until": "Holds until, exclusive.",
+    "at": "When it happened: seconds since 1970, or a date.", "since": "Holds from; for undo, written then or later.", "until": "Holds until, exclusive.",
     "known": "When it became known; now unless stated.", "session": "Items of one session are neighbours.",
     "principal": "Who said it: user:ana, web:example.org.",
     "trust": "untrusted, ordinary or owner (0, 1, 2); more than ordinary needs the right to admin.",
