@@ -29,7 +29,9 @@ def opened(
     """Open a memory; only `add`, `import` and `mcp` make a new file."""
     if path.startswith(("http://", "https://")):
         if (scheme, embedder) != ("loci", "none"):
-            raise ValueError("scheme and embedder are for the server to choose; leave them out, or give them to loci serve")
+            raise ValueError(
+                "scheme and embedder are for the server to choose; leave them out, or give them to loci serve"
+            )
         return Memory(path, token=os.environ.get("LOCI_TOKEN") or None)
     if not new and "://" not in path and not Path(path).exists():
         raise FileNotFoundError(

@@ -16,9 +16,7 @@ Supersedes = Annotated[list[int] | None, typer.Option(help="Ids of items that th
 
 def add(
     file: File,
-    text: Annotated[
-        list[str] | None, typer.Argument(help="Texts, one item each.", show_default=False)
-    ] = None,
+    text: Annotated[list[str] | None, typer.Argument(help="Texts, one item each.", show_default=False)] = None,
     *,
     scope: Scope = "default",
     at: Annotated[str | None, typer.Option(help="When it happened: 2023-05-03.")] = None,
@@ -61,7 +59,9 @@ def import_(
     with opened(file, new=True) as memory, progress("import") as report:
         if isinstance(memory, RemoteMemory):
             known = format == "jsonl" or (format == "auto" and source.suffix == ".jsonl")
-            total = memory.load(source if known else importers.read(source, format=format), scope=scope, progress=report)
+            total = memory.load(
+                source if known else importers.read(source, format=format), scope=scope, progress=report
+            )
             result = {"added": total, "skipped": 0, "total": total}
         elif format == "jsonl" or (format == "auto" and exchange.is_export(source)):
             added = exchange.load(memory, source, scope=scope, progress=report)

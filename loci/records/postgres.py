@@ -26,6 +26,9 @@ from loci.records.scope import ROOT
 
 _LOCK_S = 30
 _SCHEMA_LOCK = 0x6C6F6369
+_NO_ROLE = (  # roles belong to the cluster: another database may make it at this very moment
+    psycopg.errors.InsufficientPrivilege, psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation,
+)  # fmt: skip
 _BYTES = {"posting": ("entries",), "state": ("data",)}
 
 
@@ -188,7 +191,7 @@ def _migrate(login: psycopg.Connection[Any]) -> None:
             login.execute(script)
         login.execute("UPDATE loci.schema_version SET version = %s", (schema.VERSION,))
         if not login.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (MEMBER,)).fetchone():
-            with contextlib.suppress(psycopg.errors.InsufficientPrivilege), login.transaction():
+            with contextlib.suppress(*_NO_ROLE), login.transaction():
                 login.execute(compose.SQL("CREATE ROLE {} NOLOGIN").format(compose.Identifier(MEMBER)))
         if login.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (MEMBER,)).fetchone():
             login.execute(

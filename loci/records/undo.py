@@ -101,7 +101,7 @@ def _unheld(db: Database, ids: Collection[int], now: float) -> list[int]:
     while frontier:
         frontier = [id_ for some in rows.batches(frontier) for (id_,) in db.execute(
             f"""SELECT DISTINCT item.id FROM provenance AS p JOIN item ON item.id = p.item JOIN item AS s ON s.id = p.source
-                WHERE p.source IN ({rows.marks(some)}) AND item.held = 1 AND item.gone = s.gone""", some)
+                WHERE p.source IN ({rows.marks(some)}) AND item.held = 1 AND item.gone = s.gone ORDER BY 1""", some)
             if id_ not in out]  # fmt: skip
         out |= dict.fromkeys(frontier)
     for id_ in out:

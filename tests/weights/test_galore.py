@@ -36,8 +36,12 @@ def run(optimizer, param, grads):
 def test_at_full_rank_over_sgd_it_is_sgd(shape, foreach):
     grads = gradients(shape, 6)
     one, two = (nn.Parameter(torch.ones(shape)) for _ in range(2))
-    ours = GaLore([one], lr=0.1, rank=min(shape), scale=1.0, base="sgd", momentum=0.0, update_proj_gap=2, foreach=foreach)
-    torch.testing.assert_close(run(ours, one, grads), run(torch.optim.SGD([two], lr=0.1), two, grads), rtol=1e-5, atol=1e-5)
+    ours = GaLore(
+        [one], lr=0.1, rank=min(shape), scale=1.0, base="sgd", momentum=0.0, update_proj_gap=2, foreach=foreach
+    )
+    torch.testing.assert_close(
+        run(ours, one, grads), run(torch.optim.SGD([two], lr=0.1), two, grads), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("shape", [(9, 5), (5, 9)])
@@ -45,7 +49,9 @@ def test_a_gradient_of_rank_one_passes_whole(shape):
     grad = torch.outer(gradients(shape[:1], 1)[0], gradients(shape[1:], 1, 1)[0])
     one, two = (nn.Parameter(torch.ones(shape)) for _ in range(2))
     ours = GaLore([one], lr=0.1, rank=1, scale=1.0, base="sgd", momentum=0.0)
-    torch.testing.assert_close(run(ours, one, [grad]), run(torch.optim.SGD([two], lr=0.1), two, [grad]), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        run(ours, one, [grad]), run(torch.optim.SGD([two], lr=0.1), two, [grad]), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("side", ["left", "right", "std"])
@@ -81,7 +87,7 @@ def test_eps_and_decay_stand_where_the_authors_put_them():
     run(GaLore([param], lr=0.1, rank=1, scale=1.0, eps=0.5, weight_decay=0.2), param, [torch.full((1, 1), 3.0)])
     step = 0.1 * 0.001**0.5 / 0.1
     moved = 1 - step * 0.3 / (0.009**0.5 + 0.5)
-    assert float(param) == pytest.approx(moved * (1 - 0.1 * 0.2), abs=1e-6)
+    assert param.item() == pytest.approx(moved * (1 - 0.1 * 0.2), abs=1e-6)
 
 
 def test_vectors_and_groups_without_rank_take_plain_adamw_and_keep_its_bytes():
@@ -94,9 +100,13 @@ def test_vectors_and_groups_without_rank_take_plain_adamw_and_keep_its_bytes():
             params[0].grad, params[1].grad = grad7.clone(), grad54.clone()
         optimizer.step()
         theirs.step()
-    torch.testing.assert_close([bias.detach(), matrix.detach()], [other.detach() for other in others], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        [bias.detach(), matrix.detach()], [other.detach() for other in others], rtol=1e-5, atol=1e-6
+    )
     for param in (bias, matrix):
-        assert sum(part.nbytes for part in optimizer.state[param].values() if torch.is_tensor(part)) == 8 * param.numel()
+        assert (
+            sum(part.nbytes for part in optimizer.state[param].values() if torch.is_tensor(part)) == 8 * param.numel()
+        )
 
 
 def test_the_subspace_is_chosen_at_the_first_step_and_every_gap_after_it():
@@ -128,7 +138,9 @@ def test_every_side_holds_its_shapes_and_steps_at_every_rank(side, shape, foreac
     m, n = shape
     for rank in (1, min(shape)):
         param = nn.Parameter(torch.zeros(shape))
-        optimizer = GaLore([param], lr=0.1, rank=rank, proj_type=side, scale=1.0, base="sgd", momentum=0.0, foreach=foreach)
+        optimizer = GaLore(
+            [param], lr=0.1, rank=rank, proj_type=side, scale=1.0, base="sgd", momentum=0.0, foreach=foreach
+        )
         grad = gradients(shape, 1)[0]
         run(optimizer, param, [grad])
         state = optimizer.state[param]
@@ -150,7 +162,9 @@ def test_gradients_without_singular_vectors_are_refused_and_nothing_moves():
     assert not optimizer.state
 
 
-@pytest.mark.parametrize(("options", "said"), [({"base": "lion"}, "base='lion'"), ({"proj_type": "up"}, "proj_type='up'")])
+@pytest.mark.parametrize(
+    ("options", "said"), [({"base": "lion"}, "base='lion'"), ({"proj_type": "up"}, "proj_type='up'")]
+)
 def test_unknown_words_are_refused(options, said):
     with pytest.raises(ValueError, match=said):
         GaLore([nn.Parameter(torch.ones(4, 4))], rank=2, **options)

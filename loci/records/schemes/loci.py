@@ -73,7 +73,8 @@ class Loci(Plain):
         chosen = chosen[score[chosen] > 0]
         whys = [{name: float(part[at]) for name, part in shares.items() if part[at]} for at in chosen]
         return [
-            Hit(item, sum(why.values()), why) for item, why in zip(view.items(found[chosen].tolist()), whys, strict=True)
+            Hit(item, sum(why.values()), why)
+            for item, why in zip(view.items(found[chosen].tolist()), whys, strict=True)
         ]
 
     def scored(self, query: Query, view: View) -> tuple[I64, dict[str, F64]]:

@@ -7,7 +7,8 @@ Mini has rank 1 and one factor for the whole matrix. A limiter keeps the update'
 
 Paper: Zhu et al., "APOLLO: SGD-like Memory, AdamW-level Performance", arXiv:2412.05270, algorithm 1.
 Differs: P depends on the group's `seed` and the refresh alone, not on the parameter's place, so the order of parameters does
-not matter; matrices of one shape share P. No SVD projector, which the paper only compares to.
+not matter; matrices of one shape share P. After a gradient of zero the limiter starts anew, where it would freeze the matrix.
+No SVD projector, which the paper only compares to.
 Keeps: 2*b*max(m,n)*r + 4 bytes for a matrix (the 4 are the limiter's norm); the authors' code also keeps P.
 
 >>> W = torch.nn.Parameter(torch.zeros(8, 6))
@@ -155,19 +156,22 @@ def random_projection(size: int, rank: int, seed: int, refresh: int, device: tor
 def factors(low: Tensor, update: Tensor, scale_type: str) -> Tensor:
     """||Adam(R)|| / ||R||, per channel of the long side as a row or column, or of the whole."""
     if scale_type == "tensor":
-        return torch.linalg.vector_norm(update) / (torch.linalg.vector_norm(low) + _TINY)
+        whole: Tensor = torch.linalg.vector_norm(update) / (torch.linalg.vector_norm(low) + _TINY)
+        return whole
     axis = 1 if low.shape[0] >= low.shape[1] else 0  # R is (m, r) or (r, n): r is the shorter side
-    above, below = (torch.linalg.vector_norm(part, dim=axis, keepdim=True) for part in (update, low))
-    return above / (below + _TINY)
+    above, below = (part.norm(dim=axis, keepdim=True) for part in (update, low))
+    each: Tensor = above / (below + _TINY)
+    return each
 
 
 def limited(update: Tensor, state: State, gamma: float) -> Tensor:
     """The update, its norm at most gamma times the last one's; the limited norm is kept for the next step."""
-    norm = torch.linalg.vector_norm(update.float())
+    norm: Tensor = torch.linalg.vector_norm(update.float())
     if "norm" not in state:
         state["norm"] = norm
         return update
-    over = (norm / (state["norm"] + _TINY)).clamp(min=gamma) / gamma
+    last: Tensor = state["norm"]
+    over = torch.where(last > 0, (norm / (last + _TINY)).clamp(min=gamma) / gamma, 1)
     state["norm"] = norm / over
     return update / over.to(update.dtype)
 

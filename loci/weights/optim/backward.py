@@ -10,6 +10,7 @@ Differs: steps any optimizer of this room, state and all.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ class fuse_into_backward:  # noqa: N801 - reads as the function it is
             handle.remove()
         self._handles = []
 
-    def __enter__(self) -> fuse_into_backward:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -42,7 +42,7 @@ class Composed(torch.optim.Optimizer):
     decays: ClassVar[Literal["first", "last", "inside"]] = "last"  # where the paper puts weight decay
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
-        if not 0 <= defaults["lr"]:
+        if defaults["lr"] < 0:
             raise ValueError(f"lr={defaults['lr']} is negative; give a step size of at least 0")
         super().__init__(params, defaults)
 
@@ -177,7 +177,8 @@ def split(model: nn.Module, match: Sequence[str], **options: Any) -> list[dict[s
     >>> [name for name, _ in matrices["params"]], matrices["rank"], len(rest["params"])
     (['0.weight'], 2, 3)
     """
-    found, rest = [], []
+    found: list[tuple[str, Tensor]] = []
+    rest: list[tuple[str, Tensor]] = []
     for name, param in model.named_parameters():
         (found if any(re.search(regex, name) for regex in match) else rest).append((name, param))
     if not found:

@@ -53,16 +53,17 @@ def rosenbrock(params: Weights) -> Tensor:
 
 
 def train(optimizer: Any, params: Weights, steps: int, loss: Loss = quadratic) -> float:
-    """Steps with a closure; the loss before the last of them."""
+    """Steps with a closure; the loss before the last of them, nan when step does not return it."""
 
     def closure() -> Tensor:
         optimizer.zero_grad()
         value = loss(params)
         if value.requires_grad:  # not when the optimizer asks for the value alone
-            value.backward()
+            torch.autograd.backward(value)
         return value.detach()
 
-    return [float(optimizer.step(closure)) for _ in range(steps)][-1]
+    last = [optimizer.step(closure) for _ in range(steps)][-1]
+    return math.nan if last is None else float(last)
 
 
 def held_bytes(optimizer: torch.optim.Optimizer) -> int:
@@ -126,7 +127,7 @@ def held_bytes_are_the_formula(make: Make) -> None:
             card = optimizer.card
             said = formula.evaluate(card.bytes, {name: size for name, size in shapes.items() if size is not None})
             for steps in (1, 12):
-                train(optimizer, [param], steps, lambda params: (params[0] - torch.eye(m, n)).square().sum().float())
+                train(optimizer, [param], steps, _far_from_identity)
                 held = held_bytes(optimizer)
                 assert held == said, f"({m}, {n}) in {dtype} holds {held} bytes, the card says {card.bytes} = {said}"
 
@@ -158,7 +159,7 @@ def closure_form_is_the_plain_form(make: Make) -> None:
     for _ in range(4):
         one.zero_grad()
         loss = quadratic(params)
-        loss.backward()
+        torch.autograd.backward(loss)
         assert one.step() is None, "step() without a closure returned something"
         last = train(two, others, 1)
         assert last == float(loss.detach()), f"step(closure) returned {last}, the loss was {float(loss.detach())}"
@@ -183,14 +184,14 @@ def backward_form_is_the_plain_form(make: Make) -> None:
     with fuse_into_backward(fused):
         for turn in range(6):
             train(plain, params, 1)
-            quadratic(others).backward()
+            torch.autograd.backward(quadratic(others))
             assert all(param.grad is None for param in others), "a gradient outlived its step"
             fused.step()
             if turn == 2:
                 fused.load_state_dict(copy.deepcopy(fused.state_dict()))
     _close(others, params, "the step inside backward is another one")
     before = _copies(others)
-    quadratic(others).backward()
+    torch.autograd.backward(quadratic(others))
     _same(others, before, "it still steps inside backward after its end")
 
 
@@ -228,7 +229,7 @@ def takes_schedules_and_clipping(make: Make) -> None:
             optimizer.zero_grad()
             loss = quadratic(params)
             if loss.requires_grad:
-                loss.backward()
+                torch.autograd.backward(loss)
                 nn.utils.clip_grad_norm_(params, 0.1)
             return loss
 
@@ -249,7 +250,9 @@ def gradients_are_left_alone(make: Make) -> None:
             param.grad = torch.ones_like(param) * scale
             before.append(param.grad.clone())
         optimizer.step(lambda: quadratic(params))
-        same = all(param.grad is not None and torch.equal(param.grad, old) for param, old in zip(params, before, strict=True))
+        same = all(
+            param.grad is not None and torch.equal(param.grad, old) for param, old in zip(params, before, strict=True)
+        )
         assert same, "a step wrote into the gradients"
         assert all(param.isfinite().all() for param in params), f"gradients of {scale} made weights that are not finite"
 
@@ -298,6 +301,10 @@ def a_rank_must_fit(make: Make) -> None:
     assert len(held.param_groups) == 1, "a refused group was kept"
 
 
+def _far_from_identity(params: Weights) -> Tensor:
+    return (params[0] - torch.eye(*params[0].shape)).square().sum().float()
+
+
 def _gentle(make: Make) -> Any:
     """The member at a tenth of its step: Rosenbrock's valley is a hundred times steeper than the quadratic."""
     build = make()
@@ -308,14 +315,18 @@ def _copies(params: Weights) -> list[Tensor]:
     return [param.detach().clone() for param in params]
 
 
+def _gap(one: Tensor, two: Tensor) -> float:
+    return float((one.detach() - two.detach()).abs().max())
+
+
 def _same(params: Weights, others: list[Tensor], what: str) -> None:
     for param, other in zip(params, others, strict=True):
-        assert torch.equal(param, other), f"{what}: {tuple(param.shape)} by {float((param - other).abs().max()):.2e}"
+        assert torch.equal(param, other), f"{what}: {tuple(param.shape)} by {_gap(param, other):.2e}"
 
 
 def _close(params: Weights, others: Weights, what: str) -> None:
     for param, other in zip(params, others, strict=True):
-        gap = float((param - other).abs().max())
+        gap = _gap(param, other)
         assert gap <= 1e-5, f"{what}: {tuple(param.shape)} by {gap:.2e}"
 
 

@@ -21,15 +21,23 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, TypeAlias
 
-import torch
 from torch import Tensor
 
 from loci.core.card import method
 from loci.weights.optim.base import Composed, Params, Slot, shown
 from loci.weights.optim.blocks import EightBit
 from loci.weights.optim.projection import (
-    SIDES, Side, basis, lift, lower, one_of, projected, require_rank, sides, subspace,
-)  # fmt: skip
+    SIDES,
+    Side,
+    basis,
+    lift,
+    lower,
+    one_of,
+    projected,
+    require_rank,
+    sides,
+    subspace,
+)
 from loci.weights.optim.rules import Adafactor, Adam, Group, Momentum, Rule, State
 
 Base: TypeAlias = Literal["adamw", "adamw8bit", "sgd", "adafactor"]
@@ -108,7 +116,8 @@ class GaLore(Composed):
         if not projected(slot.param, group):
             return slot.grad
         if due(slot.state["step"], group):
-            which = sides(*slot.param.shape, group["proj_type"])
+            m, n = slot.param.shape
+            which = sides(m, n, group["proj_type"])
             slot.state.update(subspace(slot.grad, group["rank"], which))
         return lower(slot.grad, basis(slot.state))
 

@@ -94,5 +94,5 @@ def gsnr(grad: Tensor, eps: float) -> Tensor:
     """
     wide = grad.float()
     std = wide.std() if wide.numel() > 1 else wide.new_zeros(())
-    ratio = torch.linalg.vector_norm(wide) / (std + eps)
+    ratio: Tensor = torch.linalg.vector_norm(wide) / (std + eps)
     return ratio.clamp(max=CLAMP * math.sqrt(wide.numel())).to(grad.dtype)
