@@ -104,7 +104,7 @@ def _orphans(db: Database, gone: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Live items that were derived from `gone` and have no living source left that is trusted as much as they are."""
     sql = (
         "SELECT DISTINCT item.id, item.scope FROM provenance AS p JOIN item ON item.id = p.item "
-        f"WHERE p.source IN ({{}}) AND item.gone IS NULL AND NOT {_LIVES}"
+        f"WHERE p.source IN ({{}}) AND item.gone IS NULL AND NOT {_LIVES} ORDER BY 1"
     )
     for some in rows.batches(gone):
         yield from db.execute(sql.format(rows.marks(some)), some).fetchall()

@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-import stores
 from llama_index.core.base.llms.types import ChatMessage
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
@@ -15,6 +14,7 @@ from loci.adapters.langgraph import LociStore
 from loci.adapters.llamaindex import LociBlock
 from loci.adapters.openai_agents import LociSession
 from loci.records import Memory
+from tests import stores
 
 
 @pytest.fixture(params=["file", "postgres", "http"])

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from serving import running
 
 from loci.records import Memory
+from tests.http.serving import running
 
 
 @pytest.fixture(scope="module")

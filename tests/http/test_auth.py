@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import httpx2
 import pytest
-from serving import running
 
 from loci.app.http import auth, gate
 from loci.app.http.app import create
@@ -19,6 +18,7 @@ from loci.core.errors import Denied, UnknownItem
 from loci.records import Item, Memory, exchange, tokens
 from loci.records.checks import START
 from loci.records.scope import ROOT
+from tests.http.serving import running
 
 pytestmark = pytest.mark.enable_socket
 

@@ -8,7 +8,6 @@ import tracemalloc
 
 import httpx2
 import pytest
-from serving import running
 
 from loci.app.http import bulk
 from loci.app.http.limits import Limits
@@ -16,6 +15,7 @@ from loci.core.clock import FixedClock
 from loci.core.errors import Denied, StoreError
 from loci.records import Item, Memory, exchange, tokens
 from loci.records.checks import START
+from tests.http.serving import running
 
 pytestmark = pytest.mark.enable_socket
 

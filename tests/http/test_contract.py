@@ -10,7 +10,6 @@ import httpx2
 import jsonschema
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from serving import running
 
 from loci.app.http.app import create
 from loci.app.http.errors import answered
@@ -20,6 +19,7 @@ from loci.core.errors import LociError
 from loci.records import Memory, tokens
 from loci.records.calls import VERBS
 from loci.records.requests import Patience
+from tests.http.serving import running
 
 pytestmark = pytest.mark.enable_socket
 

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from serving import running
 
 import loci
 from loci.core.clock import FixedClock
@@ -22,6 +21,7 @@ from loci.records.checks_store import STORE_LAWS
 from loci.records.remote import RemoteMemory
 from loci.records.remote_async import AsyncMemory
 from loci.records.scheme import Changes, Plain
+from tests.http.serving import running
 
 pytestmark = pytest.mark.enable_socket
 

@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
-from serving import running
 
 from loci.app.http.app import create
 from loci.app.http.errors import Refused
 from loci.app.http.limits import Buckets, Limits
 from loci.core.errors import Busy
 from loci.records import Memory
+from tests.http.serving import running
 
 pytestmark = pytest.mark.enable_socket
 

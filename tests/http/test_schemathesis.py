@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from serving import running
 
 from loci.app.http.limits import Limits
 from loci.records import Memory, tokens
+from tests.http.serving import running
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.slow]
 

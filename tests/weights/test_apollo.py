@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn
 
-from loci.weights.optim.apollo import APOLLO, APOLLOMini, factors, limited, random_projection
+from loci.weights.optim.apollo import APOLLO, APOLLOMini, factors, growth, random_projection
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -77,21 +77,24 @@ def test_every_channel_moves_along_its_gradient(shape):
         assert torch.cosine_similarity(moved.flatten(), grad.flatten(), dim=0).item() == pytest.approx(1, abs=1e-4)
 
 
-def test_a_gradient_made_100_times_larger_grows_the_update_by_a_hundredth():
+@pytest.mark.parametrize(
+    "scaling", [torch.tensor(2.0), torch.arange(1.0, 7).unsqueeze(1), torch.arange(1.0, 5).unsqueeze(0)]
+)
+def test_a_gradient_made_100_times_larger_grows_the_update_by_a_hundredth(scaling):
     small, large = gradients((6, 4), 2)
     state = {}
-    first = limited(small, state, 1.01)
-    second = limited(100 * large, state, 1.01)
-    assert torch.equal(first, small)
-    assert float(second.norm() / first.norm()) <= 1.01 + 1e-6
+    first = small * scaling / growth(small, scaling, state, 1.01)
+    second = 100 * large * scaling / growth(100 * large, scaling, state, 1.01)
+    assert torch.equal(first, small * scaling)
+    assert (second.norm() / first.norm()).item() <= 1.01 + 1e-6
     torch.testing.assert_close(state["norm"], second.norm())
 
 
 def test_a_gradient_of_zero_does_not_freeze_the_matrix():
     state = {}
-    limited(torch.zeros(3), state, 1.01)
-    after = limited(torch.ones(3), state, 1.01)
-    assert torch.equal(after, torch.ones(3))
+    one = torch.ones(())
+    growth(torch.zeros(3, 2), one, state, 1.01)
+    assert growth(torch.ones(3, 2), one, state, 1.01).item() == 1
 
 
 def test_scale_enters_as_its_root_and_mini_scales_the_whole():

@@ -94,16 +94,28 @@ class APOLLO(Composed):
 
     def after(self, slot: Slot, update: Tensor, group: Group) -> Tensor:
         """The raw gradient times the factors, limited; then the bias corrections."""
-        if projected(slot.param, group):
-            root = math.sqrt(group["scale"])
-            update = slot.grad * factors(slot.fed, update, group["scale_type"])
-            if group["scale_front"]:
-                update = update * root
-            if group["gamma"] is not None:
-                update = limited(update, slot.state, group["gamma"])
-            if not group["scale_front"]:
-                update = update * root
-        return update * correction(slot.state, group)
+        if not projected(slot.param, group):
+            return update * correction(slot.state, group)
+        return slot.grad * self._scaling(slot, update, group)
+
+    def write(self, slots: list[Slot], updates: list[Tensor], group: Group) -> None:
+        """The same without a second matrix of full size."""
+        for slot, update in zip(slots, updates, strict=True):
+            if projected(slot.param, group):
+                factor = self._scaling(slot, update, group).expand_as(slot.grad)
+                slot.param.addcmul_(slot.grad, factor, value=-self.step_size(group))
+            else:
+                slot.param.add_(update, alpha=-self.step_size(group) * correction(slot.state, group))
+
+    def _scaling(self, slot: Slot, update: Tensor, group: Group) -> Tensor:
+        """What the gradient is multiplied with: a row, a column or a number."""
+        root = math.sqrt(group["scale"])
+        scaling = factors(slot.fed, update, group["scale_type"])
+        if group["scale_front"]:
+            scaling = scaling * root
+        if group["gamma"] is not None:
+            scaling = scaling / growth(slot.grad, scaling, slot.state, group["gamma"])
+        return (scaling if group["scale_front"] else scaling * root) * correction(slot.state, group)
 
 
 @method(
@@ -164,16 +176,14 @@ def factors(low: Tensor, update: Tensor, scale_type: str) -> Tensor:
     return each
 
 
-def limited(update: Tensor, state: State, gamma: float) -> Tensor:
-    """The update, its norm at most gamma times the last one's; the limited norm is kept for the next step."""
-    norm: Tensor = torch.linalg.vector_norm(update.float())
-    if "norm" not in state:
-        state["norm"] = norm
-        return update
-    last: Tensor = state["norm"]
+def growth(grad: Tensor, scaling: Tensor, state: State, gamma: float) -> Tensor:
+    """By how much ||grad * scaling|| exceeds gamma times its last value, at least 1; the limited norm is kept."""
+    axis = [place for place, size in enumerate(scaling.shape) if size == 1] if scaling.dim() else None
+    norm = (torch.linalg.vector_norm(grad.float(), dim=axis, keepdim=scaling.dim() > 0) * scaling.float()).norm()
+    last: Tensor = state.get("norm", norm.new_zeros(()))
     over = torch.where(last > 0, (norm / (last + _TINY)).clamp(min=gamma) / gamma, 1)
     state["norm"] = norm / over
-    return update / over.to(update.dtype)
+    return over.to(scaling.dtype)
 
 
 def _basis(grad: Tensor, rank: int, seed: int, refresh: int) -> dict[str, Tensor]:

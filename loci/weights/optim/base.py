@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias, overload
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -36,15 +36,48 @@ class Slot:
     fed: Tensor
 
 
-class Composed(torch.optim.Optimizer):
-    """An optimizer made of `before`, a rule and `after`; a member overrides what its paper changes."""
+class Admitting(torch.optim.Optimizer):
+    """An optimizer that looks at its parameters before it takes them, and takes a group whole or not at all."""
 
-    decays: ClassVar[Literal["first", "last", "inside"]] = "last"  # where the paper puts weight decay
+    zeroth_order: ClassVar[bool] = False  # whether it needs losses alone, no gradients
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         if defaults["lr"] < 0:
             raise ValueError(f"lr={defaults['lr']} is negative; give a step size of at least 0")
         super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters; a ValueError leaves the optimizer as it was."""
+        before = len(self.param_groups)
+        if isinstance(param_group, dict) and not isinstance(param_group.get("params", ()), Tensor | set):
+            param_group = {**param_group, "params": list(param_group["params"])}
+            _refuse_twice(self, [item[1] if isinstance(item, tuple) else item for item in param_group["params"]])
+        super().add_param_group(param_group)
+        try:
+            for param in self.param_groups[-1]["params"]:
+                self.admit(param, self.param_groups[-1])
+        except ValueError:
+            del self.param_groups[before:]
+            raise
+
+    def admit(self, param: Tensor, group: Group) -> None:
+        """Refuse a parameter that this optimizer cannot train under its group's options."""
+        if not param.is_floating_point():
+            raise ValueError(
+                f"{shown(self, param)} is {_dtype(param)}, {type(self).__name__} trains real floating-point tensors; "
+                "view complex ones with torch.view_as_real, leave integer ones out"
+            )
+        if param.dtype == torch.float16 and not self.zeroth_order:
+            raise ValueError(
+                f"{shown(self, param)} is float16, in which squared gradients underflow; train in bfloat16, or keep "
+                "float32 weights under torch.autocast with a GradScaler"
+            )
+
+
+class Composed(Admitting):
+    """An optimizer made of `before`, a rule and `after`; a member overrides what its paper changes."""
+
+    decays: ClassVar[Literal["first", "last", "inside"]] = "last"  # where the paper puts weight decay
 
     def rule(self, group: Group) -> Rule:
         """The update rule of a group."""
@@ -70,37 +103,6 @@ class Composed(torch.optim.Optimizer):
                 "build the embedding with sparse=False or give it to torch.optim.SparseAdam"
             )
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group of parameters; a ValueError leaves the optimizer as it was."""
-        before = len(self.param_groups)
-        if isinstance(param_group, dict) and not isinstance(param_group.get("params", ()), Tensor | set):
-            param_group = {**param_group, "params": list(param_group["params"])}
-            _refuse_twice(self, [item[1] if isinstance(item, tuple) else item for item in param_group["params"]])
-        super().add_param_group(param_group)
-        try:
-            for param in self.param_groups[-1]["params"]:
-                self.admit(param, self.param_groups[-1])
-        except ValueError:
-            del self.param_groups[before:]
-            raise
-
-    def admit(self, param: Tensor, group: Group) -> None:
-        """Refuse a parameter that this optimizer cannot train under its group's options."""
-        if not param.is_floating_point():
-            raise ValueError(
-                f"{shown(self, param)} is {_dtype(param)}, {type(self).__name__} trains real floating-point tensors; "
-                "view complex ones with torch.view_as_real, leave integer ones out"
-            )
-        if param.dtype == torch.float16:
-            raise ValueError(
-                f"{shown(self, param)} is float16, in which squared gradients underflow; train in bfloat16, or keep "
-                "float32 weights under torch.autocast with a GradScaler"
-            )
-
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Closure) -> Any: ...
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
         """One step on every parameter that has a gradient; returns the closure's loss, if one was given."""

@@ -123,7 +123,7 @@ class GaLore(Composed):
 
     def after(self, slot: Slot, update: Tensor, group: Group) -> Tensor:
         """Back to the whole matrix, times alpha."""
-        return lift(update, basis(slot.state)) * group["scale"] if projected(slot.param, group) else update
+        return lift(update * group["scale"], basis(slot.state)) if projected(slot.param, group) else update
 
     def write(self, slots: list[Slot], updates: list[Tensor], group: Group) -> None:
         """W - lr*alpha*P N in one product each: no second matrix of full size."""
