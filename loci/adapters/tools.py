@@ -51,10 +51,12 @@ def call(
     *,
     scope: str | None = None,
     read_only: bool = False,
+    author: Mapping[str, Any] | None = None,
 ) -> Answer:
     """Do what a model asked for, arguments as it gave them (JSON text or a dict); never raises for what a model did wrong.
 
     scope: the limit of this model, by default the memory's own; its arguments may narrow it, never widen it.
+    author: `{"principal": ..., "trust": ...}` of what it remembers; its arguments cannot choose them.
     `answer.text` goes back to the model, with every memory in quotes; `answer.data` is the same as JSON.
     """
     if isinstance(arguments, str):
@@ -64,7 +66,7 @@ def call(
             return _wrong(f"the arguments of {name} are not JSON ({error}); give one JSON object")
     if arguments is not None and not isinstance(arguments, Mapping):
         return _wrong(f"the arguments of {name} are a {type(arguments).__name__}; give one JSON object")
-    return verbs.attempt(memory, name, arguments, scope=scope, read_only=read_only)
+    return verbs.attempt(memory, name, arguments, scope=scope, read_only=read_only, author=author)
 
 
 def _wrong(sentence: str) -> Answer:

@@ -42,6 +42,7 @@ class Verb:
     option: str = ""  # described by this option of the command, not by its docstring
     writes: bool = False
     destroys: bool = False
+    authored: bool = False  # what it keeps has an author
 
     @property
     def says(self) -> str:
@@ -70,7 +71,7 @@ VERBS: dict[str, Verb] = {
     verb.name: verb
     for verb in (
         Verb("remember", write.add, ("text", "scope", "at", "known", "session", "source", "kind", "pin", "supersedes"),
-             answers.remember, ("text",), writes=True),
+             answers.remember, ("text",), writes=True, authored=True),
         Verb("recall", read.recall, ("question", "k", "scope", "as_of", "max_tokens", "why"), answers.recall, ("question",)),
         Verb("feedback", learn.learn, ("question", "ids", "reward", "scope"), answers.feedback, ("question", "ids"), writes=True),
         Verb("forget", keep.forget, ("ids", "scope", "erase"), answers.forget, ("ids",), writes=True, destroys=True),
@@ -108,9 +109,17 @@ def _schema(of: Any) -> dict[str, Any]:
 
 
 def call(
-    memory: Memory, name: str, arguments: Mapping[str, Any] | None, *, scope: str | None = None, read_only: bool = False
+    memory: Memory,
+    name: str,
+    arguments: Mapping[str, Any] | None,
+    *,
+    scope: str | None = None,
+    read_only: bool = False,
+    author: Mapping[str, Any] | None = None,
 ) -> Answer:
     """Do what a model asked for. The scope is the caller's limit: arguments may narrow it, never widen it.
+
+    author: the `principal` and `trust` of what is remembered; a model cannot choose them.
 
     Raises ValueError, TypeError or LociError, with the one sentence that the model should read.
     """
@@ -120,15 +129,23 @@ def call(
         why = " here: this memory is read-only" if name in VERBS else ""
         raise ValueError(f"there is no tool {name!r}{why}; call one of {', '.join(verbs)}")
     given = _given(verbs[name], dict(arguments or {}), limit)
+    if verbs[name].authored:
+        given |= author or {}
     return verbs[name].run(memory, **given)
 
 
 def attempt(
-    memory: Memory, name: str, arguments: Mapping[str, Any] | None, *, scope: str | None = None, read_only: bool = False
+    memory: Memory,
+    name: str,
+    arguments: Mapping[str, Any] | None,
+    *,
+    scope: str | None = None,
+    read_only: bool = False,
+    author: Mapping[str, Any] | None = None,
 ) -> Answer:
     """As `call`, but what went wrong is an answer too: a sentence that the model can act on."""
     try:
-        return call(memory, name, arguments, scope=scope, read_only=read_only)
+        return call(memory, name, arguments, scope=scope, read_only=read_only, author=author)
     except (LociError, ValueError, TypeError, OSError) as error:
         return Answer(str(error), {"error": str(error)}, is_error=True)
 

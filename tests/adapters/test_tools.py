@@ -181,3 +181,15 @@ def test_the_past_is_an_argument(memory):
     past = tools.call(memory, "recall", {**asked, "as_of": "2023-06-01"}).text
     assert "bakery" in past
     assert "museum" not in past
+
+
+def test_who_says_it_and_how_far_it_is_believed_is_not_for_the_model(memory):
+    author = {"principal": "mcp:assistant", "trust": 0}
+    answer = tools.call(memory, "remember", {"text": ["Ana: I sail a boat"]}, author=author)
+    (item,) = memory.get(answer.data["ids"])
+    assert (item.principal, item.trust) == ("mcp:assistant", 0)
+    claimed = tools.call(memory, "remember", {"text": ["trust me"], "trust": "owner"}, author=author)
+    assert claimed.is_error
+    assert "takes no 'trust'" in claimed.text
+    assert memory.count() == 1
+    assert not tools.call(memory, "recall", {"question": "what does Ana sail?"}, author=author).is_error

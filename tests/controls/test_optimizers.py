@@ -57,6 +57,17 @@ class Forgetful(SGDSaI):
         return super().after(slot, update, group) / self.turn
 
 
+class Lost(SGDSaI):
+    """Keeps an option beside the groups, where copies lose it."""
+
+    def __init__(self, params, lr=0.01, **rest):
+        self.own = {"extra": 1.0}
+        super().__init__(params, lr, **rest)
+
+    def add_param_group(self, param_group):
+        super().add_param_group({**self.own, **param_group})
+
+
 class Widening(GaLore8bit):
     """Loads as PyTorch does: 8-bit moments come back in the dtype of the parameter."""
 
@@ -208,14 +219,15 @@ class Boundless(GaLore):
         Composed.admit(self, param, group)
 
 
-SMALL = {"lr": 0.002}
-RANKED = {"lr": 0.05, "rank": 2, "update_proj_gap": 5, "scale": 1.0}
+SMALL = {"lr": 0.002, "foreach": False}  # the plain form goes through `after`
+RANKED = {"lr": 0.05, "rank": 2, "update_proj_gap": 5, "scale": 1.0, "foreach": False}
 TWINS: list[tuple[Any, type[Composed], dict[str, Any]]] = [
     (checks.descends_a_quadratic, Uphill, SMALL),
     (checks.descends_rosenbrock, Rushing, SMALL),
     (checks.lr_zero_changes_nothing, Restless, SMALL),
     (checks.state_dict_continues_bitwise, Forgetful, SMALL),
     (checks.state_dict_continues_bitwise, Widening, RANKED),
+    (checks.a_copy_takes_new_groups, Lost, SMALL),
     (checks.held_bytes_are_the_formula, Whole, RANKED),
     (checks.held_bytes_are_the_formula, Growing, SMALL),
     (checks.order_of_parameters_does_not_matter, Numbered, RANKED),
@@ -223,7 +235,7 @@ TWINS: list[tuple[Any, type[Composed], dict[str, Any]]] = [
     (checks.closure_form_is_the_plain_form, Mute, SMALL),
     (checks.foreach_is_the_plain_form, Hasty, {"lr": 0.05}),
     (checks.backward_form_is_the_plain_form, Twostep, SMALL),
-    (checks.runs_in_bfloat16, Upcasting, {**SMALL, "foreach": False}),
+    (checks.runs_in_bfloat16, Upcasting, SMALL),
     (checks.same_seed_same_run, Dicey, SMALL),
     (checks.takes_schedules_and_clipping, Stubborn, SMALL),
     (checks.gradients_are_left_alone, Scribbling, SMALL),

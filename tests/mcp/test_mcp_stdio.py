@@ -291,3 +291,14 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path):
         kept = {item.id: item.text for item in memory.items()}
     assert told.items() <= kept.items()
     assert len(told) >= 40
+
+
+def test_the_one_who_starts_it_says_whose_word_it_is(stdio, tmp_path):
+    async def use():
+        async with stdio("--scope", "acme/ana", "--principal", "mcp:host", "--trust", "untrusted") as client:
+            await call(client, "remember", text="a page says that Ana sails")
+
+    asyncio.run(use())
+    with Memory(tmp_path / "m.db") as memory:
+        (item,) = memory.items(scope="acme/ana")
+        assert (item.principal, item.trust) == ("mcp:host", 0)

@@ -9,6 +9,7 @@ import typer
 
 from loci.app.common import EmbedderName, File, SchemeName, Scope, opened
 from loci.core.errors import need
+from loci.records import trusts
 
 
 def mcp(
@@ -16,6 +17,8 @@ def mcp(
     *,
     scope: Scope = "default",
     read_only: Annotated[bool, typer.Option("--read-only", help="Offer only the tools that read.")] = False,
+    principal: Annotated[str | None, typer.Option(help="Who says what is remembered here.")] = None,
+    trust: Annotated[str, typer.Option(help="How far that is believed: untrusted, ordinary, owner.")] = "ordinary",
     http: Annotated[bool, typer.Option("--http", help="Streamable HTTP instead of stdio.")] = False,
     host: Annotated[str, typer.Option(help="Where to listen; elsewhere than here needs a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8765,
@@ -34,7 +37,8 @@ def mcp(
     if http:
         web.check(host, port, token)
     with opened(file, new=not read_only, scheme=scheme, embedder=embedder, log_queries=not read_only) as memory:
-        built = server.build(memory, scope=scope, read_only=read_only)
+        author = {"principal": principal, "trust": trusts.level(trust)}
+        built = server.build(memory, scope=scope, read_only=read_only, author=author)
         if http:
             web.serve(built, host=host, port=port, token=token, names=allow_host or ())
         else:

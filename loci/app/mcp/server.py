@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -31,8 +32,10 @@ _URI = re.compile(r"loci://item/([0-9]{1,18})(/history)?", re.ASCII)
 _Context = ServerRequestContext[Any]
 
 
-def build(memory: Memory, *, scope: str, read_only: bool = False) -> Server[Any]:
-    """A server for a memory; its clients see what is at or under the scope and nothing else."""
+def build(
+    memory: Memory, *, scope: str, read_only: bool = False, author: Mapping[str, Any] | None = None
+) -> Server[Any]:
+    """A server for a memory; its clients see what is at or under the scope and nothing else, and write as `author`."""
     limit = checked(scope)
 
     async def list_tools(_: _Context, __: types.PaginatedRequestParams | None) -> types.ListToolsResult:
@@ -40,7 +43,9 @@ def build(memory: Memory, *, scope: str, read_only: bool = False) -> Server[Any]
 
     async def call_tool(_: _Context, params: types.CallToolRequestParams) -> types.CallToolResult:
         answer = await anyio.to_thread.run_sync(  # not given up on cancel: what was begun is finished
-            partial(verbs.attempt, memory, params.name, params.arguments, scope=limit, read_only=read_only)
+            partial(
+                verbs.attempt, memory, params.name, params.arguments, scope=limit, read_only=read_only, author=author
+            )
         )
         return types.CallToolResult(
             content=[types.TextContent(type="text", text=answer.text)],

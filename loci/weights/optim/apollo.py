@@ -7,7 +7,7 @@ Mini has rank 1 and one factor for the whole matrix. A limiter keeps the update'
 
 Paper: Zhu et al., "APOLLO: SGD-like Memory, AdamW-level Performance", arXiv:2412.05270, algorithm 1.
 Differs: P depends on the group's `seed` and the refresh alone, not on the parameter's place, so the order of parameters does
-not matter; matrices of one shape share P. After a gradient of zero the limiter starts anew, where it would freeze the matrix.
+not matter; matrices of one short side share P. After a gradient of zero the limiter starts anew, where it would freeze the matrix.
 No SVD projector, which the paper only compares to.
 Keeps: 2*b*max(m,n)*r + 4 bytes for a matrix (the 4 are the limiter's norm); the authors' code also keeps P.
 
@@ -21,6 +21,7 @@ Keeps: 2*b*max(m,n)*r + 4 bytes for a matrix (the 4 are the limiter's norm); the
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -81,6 +82,14 @@ class APOLLO(Composed):
         one_of("scale_type", group["scale_type"], ("channel", "tensor"))
         require_rank(self, param, group)
 
+    def update(self, work: Sequence[tuple[Group, list[Tensor]]]) -> None:
+        """Step; matrices of one short side share a projector, which is gone when the step is."""
+        self._drawn: dict[tuple[int, int, int, int, torch.device], Tensor] = {}
+        try:
+            super().update(work)
+        finally:
+            self._drawn.clear()
+
     def rule(self, group: Group) -> Rule:
         """Adam without its bias corrections, which come after the limiter."""
         return Adam(corrected=False)
@@ -89,8 +98,13 @@ class APOLLO(Composed):
         """The gradient, randomly projected along its short side."""
         if not projected(slot.param, group):
             return slot.grad
+        m, n = slot.grad.shape
         refresh = (slot.state["step"] - 1) // group["update_proj_gap"]
-        return lower(slot.grad, _basis(slot.grad, group["rank"], group["seed"], refresh))
+        drawn = (min(m, n), group["rank"], group["seed"], refresh, slot.grad.device)
+        if drawn not in self._drawn:
+            self._drawn[drawn] = random_projection(*drawn)
+        P = self._drawn[drawn].to(slot.grad.dtype)
+        return lower(slot.grad, {"right": P} if m >= n else {"left": P})
 
     def after(self, slot: Slot, update: Tensor, group: Group) -> Tensor:
         """The raw gradient times the factors, limited; then the bias corrections."""
@@ -171,22 +185,31 @@ def factors(low: Tensor, update: Tensor, scale_type: str) -> Tensor:
         whole: Tensor = torch.linalg.vector_norm(update) / (torch.linalg.vector_norm(low) + _TINY)
         return whole
     axis = 1 if low.shape[0] >= low.shape[1] else 0  # R is (m, r) or (r, n): r is the shorter side
-    above, below = (part.norm(dim=axis, keepdim=True) for part in (update, low))
-    each: Tensor = above / (below + _TINY)
-    return each
+    return (lengths(update, axis) / (lengths(low, axis) + _TINY)).to(low.dtype)
+
+
+def lengths(x: Tensor, axis: int) -> Tensor:
+    """The norm of each row (axis 1) as a column, or of each column as a row; float32.
+
+    >>> lengths(torch.tensor([[3.0, 0.0], [4.0, 2.0]]), 0)
+    tensor([[5., 2.]])
+    """
+    x = x.float()
+    if axis == 0:  # where vector_norm is ten times slower on a CPU
+        along: Tensor = torch.linalg.vecdot(x, x, dim=0).sqrt().unsqueeze(0)
+    else:
+        along = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return along
 
 
 def growth(grad: Tensor, scaling: Tensor, state: State, gamma: float) -> Tensor:
     """By how much ||grad * scaling|| exceeds gamma times its last value, at least 1; the limited norm is kept."""
-    axis = [place for place, size in enumerate(scaling.shape) if size == 1] if scaling.dim() else None
-    norm = (torch.linalg.vector_norm(grad.float(), dim=axis, keepdim=scaling.dim() > 0) * scaling.float()).norm()
+    wide = scaling.float()
+    if scaling.dim():
+        norm = torch.linalg.vector_norm(lengths(grad, scaling.shape.index(1)) * wide)
+    else:
+        norm = torch.linalg.vector_norm(grad.float()) * wide
     last: Tensor = state.get("norm", norm.new_zeros(()))
     over = torch.where(last > 0, (norm / (last + _TINY)).clamp(min=gamma) / gamma, 1)
     state["norm"] = norm / over
     return over.to(scaling.dtype)
-
-
-def _basis(grad: Tensor, rank: int, seed: int, refresh: int) -> dict[str, Tensor]:
-    m, n = grad.shape
-    P = random_projection(min(m, n), rank, seed, refresh, grad.device).to(grad.dtype)
-    return {"right": P} if m >= n else {"left": P}

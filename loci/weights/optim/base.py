@@ -7,7 +7,8 @@ A step on one tensor has three parts, and a method is a choice of them:
     after     what becomes of the update: projected back, scaled by a trust ratio, ...
 
 `foreach=False` runs the three per tensor, the obvious form; `foreach=True` runs them over lists of tensors with
-PyTorch's horizontally fused kernels. The first is the oracle of the second.
+PyTorch's horizontally fused kernels, and writes with no more temporaries than it must. The first is the oracle of the
+second. `foreach=None` is the fused form, over all tensors on a GPU and one by one elsewhere.
 """
 
 from __future__ import annotations
@@ -45,6 +46,13 @@ class Admitting(torch.optim.Optimizer):
         if defaults["lr"] < 0:
             raise ValueError(f"lr={defaults['lr']} is negative; give a step size of at least 0")
         super().__init__(params, defaults)
+
+    def extend_defaults(self, **options: Any) -> None:
+        """Add a subclass's options to its parent's; groups keep their own. Copies and new groups know them too."""
+        self.defaults.update(options)
+        for group in self.param_groups:
+            for name, value in options.items():
+                group.setdefault(name, value)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters; a ValueError leaves the optimizer as it was."""
@@ -121,8 +129,13 @@ class Composed(Admitting):
                 self.check(param, param.grad, self.state.get(param, {}), group)
         for group, params in work:
             for alike in _by_device_and_dtype(params):
-                foreach = group["foreach"]
-                (self._fused if (alike[0].is_cuda if foreach is None else foreach) else self._plain)(alike, group)
+                if group["foreach"] is False:
+                    self._plain(alike, group)
+                elif group["foreach"] or alike[0].is_cuda:
+                    self._fused(alike, group)
+                else:  # lists gain nothing here, so only one tensor's update lives at a time
+                    for param in alike:
+                        self._fused([param], group)
 
     def _plain(self, params: list[Tensor], group: Group) -> None:
         for param in params:

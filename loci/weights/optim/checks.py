@@ -118,6 +118,23 @@ def state_dict_continues_bitwise(make: Make) -> None:
     _same(twins, _copies(params), "a loaded optimizer goes another way")
 
 
+def a_copy_takes_new_groups(make: Make) -> None:
+    """A deep copy trains on as the original does, and a group that joins it later takes the options it lacks."""
+    params = weights()
+    optimizer = make()(params[:2])
+    train(optimizer, params[:2], 3)
+    twins, twin = copy.deepcopy((params, optimizer))
+    train(optimizer, params[:2], 3)
+    train(twin, twins[:2], 3)
+    _same(twins, _copies(params), "a copy goes another way")
+    try:
+        twin.add_param_group({"params": twins[2:]})
+        train(twin, twins, 2)
+    except (AttributeError, KeyError) as error:
+        raise AssertionError(f"a new group of a copy lacks {error}") from error
+    assert not torch.equal(twins[2], params[2]), "a group that was added later never moved"
+
+
 def held_bytes_are_the_formula(make: Make) -> None:
     """What the state tensors of a matrix hold is what the card says, in float32 and bfloat16, and does not grow."""
     for dtype in (torch.float32, torch.bfloat16):
@@ -356,7 +373,7 @@ def _refused(call: Callable[[], object], *words: str) -> None:
 
 
 LAWS: tuple[Law, ...] = (
-    descends_a_quadratic, descends_rosenbrock, lr_zero_changes_nothing, state_dict_continues_bitwise,
+    descends_a_quadratic, descends_rosenbrock, lr_zero_changes_nothing, state_dict_continues_bitwise, a_copy_takes_new_groups,
     held_bytes_are_the_formula, order_of_parameters_does_not_matter, parameters_without_gradient_are_left,
     closure_form_is_the_plain_form, foreach_is_the_plain_form, backward_form_is_the_plain_form, runs_in_bfloat16,
     same_seed_same_run, takes_schedules_and_clipping, gradients_are_left_alone, bad_parameters_are_refused,

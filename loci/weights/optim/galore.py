@@ -10,6 +10,7 @@ Projection", arXiv:2403.03507.
 Differs: the side is held by name, not guessed from shapes; no Tucker projection of convolutions (they take the plain rule).
 Keeps: b*(2*max(m,n)*r + min(m,n)*r) bytes for a matrix, against 2*b*m*n for AdamW.
 
+>>> import torch
 >>> W = torch.nn.Parameter(torch.zeros(8, 6))
 >>> optimizer = GaLore([W], lr=0.1, rank=2)
 >>> (W - 1).square().sum().backward(); optimizer.step()

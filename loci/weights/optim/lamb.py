@@ -19,7 +19,6 @@ Keeps: LAMB 2*b*d bytes as Adam, LARS b*d; a norm per tensor while it steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -204,15 +203,11 @@ class LARS2017(LARS):
         max_grad_norm: float | None = None,
         foreach: bool | None = None,
     ) -> None:
-        self._own = {"trust_coefficient": trust_coefficient}
         super().__init__(
             params, lr, momentum=momentum, weight_decay=weight_decay, adapt=adapt, clip=clip,
             max_grad_norm=max_grad_norm, foreach=foreach,
         )  # fmt: skip
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; it takes over the trust coefficient unless it has its own."""
-        super().add_param_group({**self._own, **param_group})
+        self.extend_defaults(trust_coefficient=trust_coefficient)
 
     def before(self, slot: Slot, group: Group) -> Tensor:
         """The gradient with its L2 term, times lr and the local rate: lr enters the momentum."""

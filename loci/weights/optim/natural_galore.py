@@ -19,8 +19,6 @@ paper speaks of no additional memory.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -67,15 +65,11 @@ class NaturalGaLore(GaLore):
             raise ValueError(
                 f"history={history}, damping={damping}: give at least 1 gradient and a damping above 0, such as 20 and 1e-3"
             )
-        self._natural = {"history": history, "damping": damping}
         super().__init__(
             params, lr, rank=rank, update_proj_gap=update_proj_gap, scale=scale, proj_type=proj_type, base=base,
             betas=betas, eps=eps, momentum=momentum, weight_decay=weight_decay, foreach=foreach,
         )  # fmt: skip
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; it takes over history and damping unless it has its own."""
-        super().add_param_group({**self._natural, **param_group})
+        self.extend_defaults(history=history, damping=damping)
 
     def before(self, slot: Slot, group: Group) -> Tensor:
         """The natural gradient in the subspace."""

@@ -79,11 +79,10 @@ class SGDSaI(Composed):
         return update * slot.state["gsnr"] if "gsnr" in slot.state else update
 
     def write(self, slots: list[Slot], updates: list[Tensor], group: Group) -> None:
-        """The same over lists."""
-        moving = [(slot, update) for slot, update in zip(slots, updates, strict=True) if "gsnr" in slot.state]
-        if moving:
-            steps = torch._foreach_mul([update for _, update in moving], [slot.state["gsnr"] for slot, _ in moving])
-            torch._foreach_add_([slot.param for slot, _ in moving], steps, alpha=-self.step_size(group))
+        """The same without a temporary, and without waiting for the device."""
+        for slot, update in zip(slots, updates, strict=True):
+            if "gsnr" in slot.state:
+                slot.param.addcmul_(update, slot.state["gsnr"].expand_as(update), value=-self.step_size(group))
 
 
 def gsnr(grad: Tensor, eps: float) -> Tensor:
