@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from loci.records import Memory
 
 _DAY = 86400.0
+_SWITCH_S = 0.0005  # a recall gives Python's lock to the loop that answers after so long; by default after ten times that
 
 token = typer.Typer(help="Who may use a served memory, and for what.", no_args_is_help=True)
 
@@ -63,6 +65,7 @@ def _run(memory: Memory, host: str, port: int, limits: Limits, *, grace: int, op
     app = create(
         memory, limits=limits, open_access=loopback(host), open_metrics=open_metrics, closes=True, tracer=tracer
     )
+    sys.setswitchinterval(_SWITCH_S)
     with listening(host, port) as door:
         shown = f"[{host}]" if ":" in host else host
         print(f"loci serves {memory.path} at http://{shown}:{door.getsockname()[1]}", flush=True)

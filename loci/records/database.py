@@ -91,6 +91,7 @@ class Store(Protocol):
     """Where a memory is kept: transactions, and what is done to the whole."""
 
     closed: bool
+    local: bool  # whether reading is this process's own work, with no server to wait for
 
     @property
     def path(self) -> str | os.PathLike[str]:

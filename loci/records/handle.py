@@ -22,11 +22,15 @@ from loci.records.item import KINDS, ORDINARY, Hits, Ids, Item
 from loci.records.scheme import Changes, Plain, Scheme
 from loci.records.scope import DEFAULT, ROOT, covers
 from loci.records.scope import scope as checked
+from loci.records.turns import Turns
 from loci.records.view import Shelf, View
 
 DAY = 86400.0
 TRIES = 5
 _SHELVES = 64
+_AT_ONCE = {  # (from a file, with an embedder): recalls at once; what waits for others leaves Python's lock to them
+    (True, False): 1, (False, False): 2, (True, True): 8, (False, True): 8,
+}  # fmt: skip
 _PRINCIPAL = 500  # characters of who said it
 _TIMES = ("at", "since", "until", "known")
 Asked = tuple[str, float, str, list[int]]  # scope, time, question, ids of its hits
@@ -64,6 +68,7 @@ class Handle:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._store = opening.store(path)
+        self._turns = Turns(_AT_ONCE[self._store.local, self.embedder is not None])
 
     # --- scopes and ids -------------------------------------------------------------------------------------------
 
@@ -271,6 +276,11 @@ class Handle:
     def name(self) -> str:
         """The store's own name, given at its creation."""
         return self._store.id
+
+    @property
+    def local(self) -> bool:
+        """Whether the store is a file of this machine, read without waiting for a server."""
+        return self._store.local
 
     @property
     def nbytes(self) -> int:

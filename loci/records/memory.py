@@ -256,7 +256,7 @@ class Memory(Lifetime):
         path = self._scope(scope)
         query = query.encode("utf-8", "replace").decode()  # a lone surrogate could not be logged
         now = self._clock() if as_of is None else moment(as_of, name="as_of")
-        with self._store.read(path) as db:
+        with self._turns, self._store.read(path) as db:
             view = self._view(db, path, as_of=None if as_of is None else now, kinds=kinds)
             wanted = Query(text=query, k=wider(k), now=now, kinds=None if kinds is None else tuple(kinds))
             found = self.scheme.recall(wanted, view) if k and len(view) else []

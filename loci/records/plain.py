@@ -17,6 +17,7 @@ from loci.records.jobs import Job
 from loci.records.undo import Undone
 
 Plain = dict[str, Any]
+_ITEM = tuple(field.name for field in dataclasses.fields(Item))
 T = TypeVar("T")
 
 
@@ -39,6 +40,8 @@ def _finite(value: Any) -> Any:
 
 def of(thing: Any) -> Any:
     """A dataclass of ours, or a list of them, as dicts and lists."""
+    if isinstance(thing, Item):
+        return _item(thing)
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
         return {field.name: of(getattr(thing, field.name)) for field in dataclasses.fields(thing)}
     if isinstance(thing, Mapping):
@@ -46,12 +49,19 @@ def of(thing: Any) -> Any:
     return [of(part) for part in thing] if isinstance(thing, list | tuple) else thing
 
 
+def _item(thing: Item) -> Plain:
+    """The same for the one that comes by thousands."""
+    row = {name: getattr(thing, name) for name in _ITEM}
+    row["sources"], row["meta"] = list(thing.sources), dict(thing.meta)
+    return row
+
+
 def of_hits(hits: Hits) -> Plain:
     """Hits with all that `learn` needs of them."""
     return {
         "query": hits.query, "scope": hits.scope, "known": float(hits.known), "threshold": float(hits.threshold),
         "error": float(hits.error), "abstain": bool(hits.abstain),
-        "hits": [{"item": of(hit.item), "score": float(hit.score), "why": {k: float(v) for k, v in hit.why.items()}}
+        "hits": [{"item": _item(hit.item), "score": float(hit.score), "why": {k: float(v) for k, v in hit.why.items()}}
                  for hit in hits],
     }  # fmt: skip
 

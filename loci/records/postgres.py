@@ -35,6 +35,8 @@ _BYTES = {"posting": ("entries",), "state": ("data",)}
 class PostgresStore:
     """One tenant of a database: a connection for writing, one for each thread that reads."""
 
+    local = False
+
     def __init__(self, url: str) -> None:
         self._url, self.tenant = _split(url)
         self.path = _shown(url)

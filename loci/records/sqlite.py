@@ -89,6 +89,8 @@ class Connection(sqlite3.Connection):
 class SQLiteStore:
     """The file and its connections: one writer, one reader for each thread."""
 
+    local = True
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         if str(path) == ":memory:":  # a file of its own that goes when it is closed: the same laws hold

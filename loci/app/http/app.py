@@ -12,6 +12,7 @@ from fastapi import FastAPI
 import loci
 from loci.app.http import bulk, errors, house, verbs
 from loci.app.http.desk import Desk
+from loci.app.http.door import QUIET
 from loci.app.http.gate import Gate
 from loci.app.http.limits import Limits
 from loci.core.errors import StoreError
@@ -44,7 +45,7 @@ def create(
         await anyio.to_thread.run_sync(_end, desk, closes)
 
     app = FastAPI(
-        title="loci", version=loci.__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
+        title="loci", version=loci.__version__, lifespan=lifespan, docs_url=None, redoc_url=None, telemetry=QUIET,
         description="Long-term memory for agents: the verbs of Memory over HTTP.",
     )  # fmt: skip
     errors.install(app)

@@ -11,6 +11,9 @@ import uvicorn
 
 from loci.core.card import load
 
+QUIET: Any = {  # FastAPI's own instruments would hand texts and errors to whatever collector the process has
+    "tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False,
+}  # fmt: skip
 _BACKLOG = 512
 _HEAD_S = 10.0  # seconds in which a new connection must have said what it wants
 _IDLE_S = 30  # seconds for which a connection is kept between two requests

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from nicegui import ui
 
 from loci.app.common import opened
-from loci.app.http.door import listening
+from loci.app.http.door import QUIET, listening
 from loci.app.web import budget, forgetting, frame, importing, item, search, timeline
 from loci.app.web.desk import Desk
 from loci.app.web.guard import Guard
@@ -49,7 +49,7 @@ def serve(
 
 def pages(desk: Desk, port: int) -> FastAPI:
     """The pages of a desk as an ASGI application, guarded."""
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, telemetry=QUIET)
     for part in (search, timeline, item, forgetting, budget, importing):
         part.add(desk)
     ui.add_css(frame.STYLE, shared=True)

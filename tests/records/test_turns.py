@@ -1,0 +1,72 @@
+"""Turns: never more at once than there are places, nobody is overtaken, and a place is never lost."""
+
+from __future__ import annotations
+
+import threading
+
+from loci.records import Memory
+from loci.records.turns import Turns
+
+
+def waiting(turns: Turns, count: int) -> None:
+    """Until so many wait."""
+    while len(turns._waiting) < count:
+        threading.Event().wait(0.001)
+
+
+def test_those_who_wait_come_in_the_order_they_came() -> None:
+    turns, order, threads = Turns(1), [], []
+    with turns:
+        for name in range(8):
+
+            def run(name: int = name) -> None:
+                with turns:
+                    order.append(name)
+
+            threads.append(threading.Thread(target=run))
+            threads[-1].start()
+            waiting(turns, name + 1)
+        assert order == []
+    for thread in threads:
+        thread.join()
+    assert order == list(range(8))
+    assert turns.free == 1
+
+
+def test_no_more_at_once_than_places_and_an_error_gives_the_place_back() -> None:
+    turns, lock, now, most = Turns(3), threading.Lock(), 0, 0
+
+    def run(n: int) -> None:
+        nonlocal now, most
+        for _ in range(20):
+            try:
+                with turns:
+                    with lock:
+                        now += 1
+                        most = max(most, now)
+                    threading.Event().wait(0.0005)
+                    with lock:
+                        now -= 1
+                    if n % 2:
+                        raise RuntimeError("in its turn")
+            except RuntimeError:
+                pass
+
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 3
+    assert turns.free == 3
+
+
+def test_a_recall_that_fails_lets_the_next_one_in() -> None:
+    with Memory(":memory:", scheme="dense") as memory:
+        memory.add("kitten")
+        for _ in range(20):
+            try:
+                memory.recall("kitten")
+            except Exception as error:  # noqa: BLE001 - dense without an embedder
+                assert "no embedder" in str(error)
+        assert memory._turns.free == 1
