@@ -25,8 +25,8 @@ from tests.http.serving import running
 
 pytestmark = pytest.mark.enable_socket
 
-# what an embedded store has and a server does not give away: its transactions, its clock
-EMBEDDED = {"reading", "writing", "view", "apply", "now"}
+# what an embedded store has and a server does not give away: its transactions, its clock, where it is
+EMBEDDED = {"reading", "writing", "view", "apply", "now", "local"}
 
 
 def public(kind):
