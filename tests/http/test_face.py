@@ -14,7 +14,7 @@ import pytest
 import loci
 from loci.core.clock import FixedClock
 from loci.core.errors import BudgetExceeded, ClosedError, ConflictError, Denied, StoreError, UnknownItem
-from loci.records import Hits, Item, Memory, tokens
+from loci.records import Hits, Item, Memory, checks_store, tokens
 from loci.records.calls import VERBS
 from loci.records.checks import START
 from loci.records.checks_store import STORE_LAWS
@@ -22,6 +22,7 @@ from loci.records.remote import RemoteMemory
 from loci.records.remote_async import AsyncMemory
 from loci.records.scheme import Changes, Plain
 from tests.http.serving import running
+from tests.stores import on_postgres
 
 pytestmark = pytest.mark.enable_socket
 
@@ -46,8 +47,12 @@ def test_every_public_verb_is_there_with_its_signature():
         assert there.__doc__ == here.__doc__, name
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "postgres"])
 @pytest.mark.parametrize("law", STORE_LAWS, ids=lambda law: law.__name__)
-def test_the_laws_of_the_store_hold_over_http(law, tmp_path):
+def test_the_laws_of_the_store_hold_over_http(law, engine, tmp_path, monkeypatch):
+    if engine == "postgres":
+        on_postgres(monkeypatch, checks_store)
+
     @contextlib.contextmanager
     def opens(path: Path, clock: FixedClock):
         with Memory(path, clock=clock) as memory, running(memory) as url, Memory(url) as remote:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from loci.core.errors import LociError, StoreError
+from loci.core.errors import LociError, StorageFull, StoreError
 from loci.records import Memory, tokens
 from loci.records.remote import RemoteMemory
 
@@ -259,3 +261,53 @@ def test_a_port_in_use_is_said(server, tmp_path):
     assert "cannot be listened on" in other.stderr
     for command in (("serve", server.url), ("token", "list", server.url)):
         assert "give the file or database" in cli(*command).stderr
+
+
+def test_a_full_disk_is_one_clear_error_and_loses_nothing(server: Server) -> None:
+    """The server may write no file beyond a size, as on a full disk; with room again it goes on."""
+    import resource
+
+    with RemoteMemory(server.url, scope="full", retries=0) as remote:
+        kept_ids = [remote.add(f"kitten {n}")[0] for n in range(5)]
+        limit = server.path.stat().st_size + 300_000
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        with pytest.raises(StorageFull, match="nothing of this call was kept"):
+            for n in range(200):
+                kept_ids += remote.add([f"turn {n} part {part} " + "word " * 400 for part in range(20)])
+        assert [item.id for item in remote.items()] == kept_ids, "a full disk lost or half kept something"
+        assert remote.recall("kitten 3", 1)[0].item.id == kept_ids[3]
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        kept_ids += remote.add("room again")
+        assert [item.id for item in remote.items()] == kept_ids
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_soak_ends_without_an_error_and_without_growing(server: Server) -> None:
+    """Mixed load by eight clients for LOCI_SOAK_S seconds (300): every call is answered, the server's memory stays bounded."""
+    psutil = pytest.importorskip("psutil")
+    stop = time.monotonic() + float(os.environ.get("LOCI_SOAK_S", "300"))
+    process, watched = psutil.Process(server.process.pid), []
+
+    def use(client: int) -> int:
+        with RemoteMemory(server.url, scope=f"soak/{client}", retries=0) as remote:
+            for turn in itertools.count():
+                if time.monotonic() > stop:
+                    return turn
+                ids = remote.add(f"Ana: turn {turn % 500} of client {client}", session=str(turn // 20))
+                hits = remote.recall(f"turn {turn % 500}", 3)
+                assert hits
+                if turn % 5 == 0:
+                    remote.learn(hits, 1.0)
+                if turn % 2:
+                    remote.forget(ids, erase=turn % 50 == 1)
+                if client == 0 and turn % 20 == 0:
+                    watched.append((time.monotonic(), process.memory_info().rss))
+        raise AssertionError
+
+    begin = time.monotonic()
+    with ThreadPoolExecutor(8) as pool:
+        turns = sum(pool.map(use, range(8)))
+    assert turns > 100
+    early = max(rss for when, rss in watched if when - begin <= 0.3 * (stop - begin))
+    assert watched[-1][1] < 1.5 * early + 50_000_000, f"the server grew from {early} to {watched[-1][1]} bytes"
