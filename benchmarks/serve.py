@@ -213,6 +213,8 @@ def soak(found, seconds):
                     watched.append((time.perf_counter(), process.memory_info().rss))
 
             times, wall, errors = load(8, work, seconds)
+            for error in dict.fromkeys(errors):
+                CONSOLE.print(f"[red]{error[:300]}")
             begin = watched[0][0]
             early = [rss for when, rss in watched if when - begin < 0.2 * seconds][-1]
             rows.append({

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from loci.records import Memory
 
 _DAY = 86400.0
-_SWITCH_S = 0.0005  # a recall gives Python's lock to the loop that answers after so long; by default after ten times that
+_SWITCH_S = (
+    0.0005  # a recall gives Python's lock to the loop that answers after so long; by default after ten times that
+)
 
 token = typer.Typer(help="Who may use a served memory, and for what.", no_args_is_help=True)
 

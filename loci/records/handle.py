@@ -63,6 +63,7 @@ class Handle:
         self._log_queries = log_queries
         self._shelves: dict[str, Shelf] = {}
         self._lock = threading.RLock()
+        self._learning = threading.Lock()
         self._asked: list[Asked] = []
         self._erased = forget.Erased()
         self._stop = threading.Event()

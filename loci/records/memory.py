@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 from loci.core import clock as clocks
@@ -309,26 +310,32 @@ class Memory(Lifetime):
             raise TypeError(f"hits is a {type(hits).__name__}; give the Hits that recall returned, or hits.only(ids)")
         if isinstance(reward, bool) or not isinstance(reward, int | float) or not -1 <= reward <= 1:
             raise ValueError(f"reward={reward!r} is outside [-1, 1]; give -1 for harmful, 0 for useless, 1 for useful")
-        for turn in range(TRIES):
-            with self._store.read(hits.scope) as db:
-                view = self._view(db, hits.scope)
-                live = view.get(hit.item.id for hit in hits)
-                kept = Hits((hit for hit in hits if hit.item.id in live and live[hit.item.id].gone is None),
-                            query=hits.query, scope=hits.scope, known=hits.known)  # fmt: skip
-                changes = self.scheme.learn(kept, float(reward), view)
-            try:
-                with self._store.write() as db:
-                    self._flush(db)
-                    self._apply(db, hits.scope, changes, view.version, op="learn")
-                    db.execute(
-                        """UPDATE asked SET reward = ?, hits = ?
-                           WHERE id = (SELECT max(id) FROM asked WHERE query = ? AND scope = ?)""",
-                        (float(reward), json.dumps(list(kept.ids)), hits.query, rows.scope_id(db, hits.scope)),
-                    )
-                return
-            except ConflictError:
-                if turn == TRIES - 1:
-                    raise
+        with self._learning:  # praise moves the same numbers: threads of one memory would only refuse each other's
+            for turn in range(TRIES):
+                try:
+                    self._praise(hits, float(reward))
+                    return
+                except ConflictError:
+                    if turn == TRIES - 1:
+                        raise
+
+    def _praise(self, hits: Hits, reward: float) -> None:
+        """One try to learn; ConflictError when another process moved the items meanwhile."""
+        with self._store.read(hits.scope) as db:
+            view = self._view(db, hits.scope)
+            live = view.get(hit.item.id for hit in hits)
+            kept = Hits((replace(hit, item=live[hit.item.id]) for hit in hits
+                         if hit.item.id in live and live[hit.item.id].gone is None),
+                        query=hits.query, scope=hits.scope, known=hits.known)  # fmt: skip
+            changes = self.scheme.learn(kept, reward, view)
+        with self._store.write() as db:
+            self._flush(db)
+            self._apply(db, hits.scope, changes, view.version, op="learn")
+            db.execute(
+                """UPDATE asked SET reward = ?, hits = ?
+                   WHERE id = (SELECT max(id) FROM asked WHERE query = ? AND scope = ?)""",
+                (reward, json.dumps(list(kept.ids)), hits.query, rows.scope_id(db, hits.scope)),
+            )
 
     def consolidate(self, *, budget: int | str | None = None, scope: str | None = None) -> Report:
         """Sleep: merge, link, forget within bytes; what would hurt recall of past questions is not committed."""

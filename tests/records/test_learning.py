@@ -1,5 +1,7 @@
 """Feedback: the gradient by finite differences, the guard under noise, the state in the file."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -84,3 +86,14 @@ def test_a_reward_out_of_range_is_refused(reward):
         memory.add("Ana adopted a kitten")
         with pytest.raises(ValueError, match="reward="):
             memory.learn(memory.recall("kitten"), reward)
+
+
+def test_threads_that_praise_the_same_items_all_count():
+    with Memory(":memory:") as memory:
+        ids = memory.add(["Ana: I adopted a kitten", "Ana: I sail a boat"], session="1")
+        hits = memory.recall("what did Ana adopt?").only(ids[:1])
+        with ThreadPoolExecutor(8) as pool:
+            for done in [pool.submit(memory.learn, hits, 1.0) for _ in range(40)]:
+                done.result()
+        (item,) = memory.get(ids[:1])
+        assert (item.uses, item.value) == (40, 40.0)
