@@ -16,7 +16,7 @@ html_theme = "furo"
 html_title = "loci"
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
-suppress_warnings = ["myst.xref_missing"]
+suppress_warnings = ["myst.xref_missing", "misc.highlighting_failure"]  # cron lines have no lexer
 
 
 def catalogue(app: Sphinx) -> None:
