@@ -13,7 +13,7 @@ from types import TracebackType
 
 
 class Turns:
-    """A semaphore of `places` that is fair.
+    """A semaphore of `places` that is fair. A thread whose turn it is may begin another: it would wait for itself.
 
     >>> turns = Turns(1)
     >>> with turns:
@@ -25,8 +25,15 @@ class Turns:
         self.free = places
         self._lock = threading.Lock()
         self._waiting: deque[threading.Lock] = deque()
+        self._thread = threading.local()  # depth: turns that the thread is in
 
     def __enter__(self) -> None:
+        depth = getattr(self._thread, "depth", 0)
+        if not depth:
+            self._wait()
+        self._thread.depth = depth + 1
+
+    def _wait(self) -> None:
         with self._lock:
             if self.free:
                 self.free -= 1
@@ -48,7 +55,9 @@ class Turns:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._next()
+        self._thread.depth -= 1
+        if not self._thread.depth:
+            self._next()
 
     def _next(self) -> None:
         with self._lock:

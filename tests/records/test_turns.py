@@ -7,8 +7,11 @@ import threading
 import pytest
 
 from loci.core.errors import LociError
-from loci.records import Memory
+from loci.records import Hit, Memory
+from loci.records.scheme import Query
+from loci.records.schemes.bm25 import BM25
 from loci.records.turns import Turns
+from loci.records.view import View
 
 
 def waiting(turns: Turns, count: int) -> None:
@@ -70,4 +73,22 @@ def test_a_recall_that_fails_lets_the_next_one_in() -> None:
         for _ in range(20):
             with pytest.raises(LociError, match="no embedder"):
                 memory.recall("kitten")
+        assert memory._turns.free == 1
+
+
+@pytest.mark.timeout(20)
+def test_a_thread_does_not_wait_for_itself() -> None:
+    """A scheme's filter may look into the same memory."""
+    inner: list[list[int]] = []
+
+    class Asks(BM25):
+        def recall(self, query: Query, view: View) -> list[Hit]:
+            if query.text == "outer":
+                inner.append(list(memory.recall("kitten").ids))
+            return super().recall(query, view)
+
+    with Memory(":memory:", scheme=Asks()) as memory:
+        ids = memory.add(["the outer wall", "a kitten"])
+        assert memory.recall("outer").ids == ids[:1]
+        assert inner == [ids[1:]]
         assert memory._turns.free == 1

@@ -68,7 +68,9 @@ def test_an_item_shows_its_provenance_as_a_picture_of_links_and_as_a_list(browse
 
 
 def test_an_unknown_item_is_said_in_a_sentence(browser, shown):
-    browser.go(f"{shown.address}/item/999", until="item 999 is not in scope '/', or was erased")
+    said = "item 999 is not in scope '/', or was erased"
+    browser.go(f"{shown.address}/item/999", until=said)
+    assert browser.text.count(said) == 1
 
 
 def test_the_picture_of_the_docs(browser, shown):

@@ -60,6 +60,7 @@ def test_a_date_that_is_none_is_said_in_a_sentence(browser, shown):
     browser.go(shown.address + "/timeline?scope=demo/bo", until="Now:")
     browser.press("Compare")
     browser.reads("A date is missing")
+    assert not browser.all('[aria-label="Changes"]')
 
 
 def test_an_empty_memory_says_how_to_begin(browser, look, tmp_path):
