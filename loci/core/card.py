@@ -12,7 +12,7 @@ from loci.core import formula
 
 KINDS = (
     "scheme", "embedder", "index", "llm", "mixer", "optimizer", "tuner", "learner", "edit",
-    "local-trainer", "policy", "buffer", "agent", "aggregator", "recipe",
+    "local-trainer", "number-format", "meter", "policy", "buffer", "agent", "aggregator", "recipe",
 )  # fmt: skip
 
 T = TypeVar("T")
