@@ -14,15 +14,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from loci.budget.fit import fit
     from loci.records import Hit, Hits, Item, Memory
     from loci.records.remote_async import AsyncMemory
 
 __version__ = "0.1.0"
-__all__ = ["AsyncMemory", "Hit", "Hits", "Item", "Memory", "__version__"]
+__all__ = ["AsyncMemory", "Hit", "Hits", "Item", "Memory", "__version__", "fit"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load the public classes of `loci.records` on first use (PEP 562)."""
+    """Load the public names on first use (PEP 562)."""
     if name == "AsyncMemory":
         from loci.records import remote_async
 
@@ -31,6 +32,13 @@ def __getattr__(name: str) -> Any:
         from loci import records
 
         return getattr(records, name)
+    if name == "fit":
+        from loci.core.errors import need
+
+        need("torch", extra="torch", who="fit")
+        from loci.budget.fit import fit
+
+        return fit
     raise AttributeError(f"module 'loci' has no attribute {name!r}; it offers {', '.join(__all__)}")
 
 

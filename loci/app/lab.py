@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from fnmatch import fnmatch
 from importlib import resources
 from pathlib import Path
@@ -94,14 +95,23 @@ def show(name: str, *, as_json: Json = False) -> None:
 
 
 def claim(
-    name: str,
+    name: Annotated[str, typer.Argument(help="A method, or kind/method.", show_default=False)] = "",
     *,
     kept: Annotated[bool, typer.Option("--kept", help="Show the kept verdict, run nothing.")] = False,
+    room: Annotated[str, typer.Option(help="The kept verdicts of a room, such as weights.")] = "",
+    plot: Annotated[Path | None, typer.Option(help="Draw the room's loss against bytes: .svg, .png.")] = None,
     as_json: Json = False,
 ) -> None:
     """Test a method's claim now, with its control. Exit code 1 when it does not hold."""
     from loci.lab import claim as court
 
+    if bool(name) == bool(room):
+        raise ValueError(f"name={name!r} and room={room!r}: give one of them, a method to test or a room to list")
+    if room:
+        _room(room, plot, as_json=as_json)
+        return
+    if plot is not None:
+        raise ValueError(f"plot={str(plot)!r} draws a room, not {name!r}; give --room weights")
     row = court.show(name) if kept else court.run(name)
     if row is None:
         raise ValueError(f"name={name!r} was never judged; leave out --kept to test it now")
@@ -114,3 +124,33 @@ def claim(
     out(row, "\n".join([*lines, *([f"  {row['why']}"] if "why" in row else [])]), as_json=as_json)
     if row["verdict"] != "held":
         raise typer.Exit(1)
+
+
+def _room(room: str, plot: Path | None, *, as_json: bool) -> None:
+    """The verdicts of every claim about a kind that lives in a room, and its picture."""
+    from loci.lab import claim as court
+
+    homes = {row["kind"]: row["entry"].split(".")[1] for row in catalogue()}
+    if room not in homes.values():
+        raise ValueError(f"room={room!r} has no methods; choose one of {', '.join(sorted(set(homes.values())))}")
+    if plot is not None:
+        _draw(room, plot)
+    judged = court.verdicts()
+    rows = [
+        judged.get(of, {"of": of, "says": one.says, "source": one.source, "tier": one.tier, "verdict": "not judged"})
+        for of, one in court.claims().items()
+        if homes.get(of.split("/")[0]) == room
+    ]
+    width = max((len(row["of"]) for row in rows), default=0)
+    out(rows, "\n".join(f"{row['of']:{width}}  {row['verdict']:17}  {row['says']}" for row in rows), as_json=as_json)
+    if not rows:
+        raise typer.Exit(1)
+
+
+def _draw(room: str, path: Path) -> None:
+    from loci.lab import plot
+
+    if room != "weights":
+        raise ValueError(f"room={room!r} has no picture; weights has one")
+    best = plot.draw(path)
+    print(f"{path}: on the front are {', '.join(row['of'] for row in best)}", file=sys.stderr)

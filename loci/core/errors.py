@@ -12,6 +12,7 @@ LociError
   |- UnknownItem       an id that is not live in the asked scope         look it up with recall or history
   |- ConflictError     rows moved under a change                         read again, then write
   |- BudgetExceeded    what must be kept does not fit the bytes          raise the budget to `needed`
+  |- OverBudget       a step held more bytes than it may              take the next plan, or raise the budget
   |- Denied            a token is missing, spent or not enough        give a token with the right and the scope
   '- LLMError          a language model failed or broke its schema       call again or change the model
 
@@ -75,6 +76,10 @@ class BudgetExceeded(LociError):
         super().__init__(message)
         self.needed = needed
         self.limit = limit
+
+
+class OverBudget(LociError):
+    """A running step holds more bytes than its budget."""
 
 
 class Denied(LociError):

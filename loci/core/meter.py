@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+How: TypeAlias = Literal["measured", "estimated", "computed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,14 +15,22 @@ class Reading:
 
     value: float
     unit: str
-    how: Literal["measured", "estimated", "computed"]
+    how: How
 
 
 class Meter(Protocol):
     """Reads one number off a subject and leaves the subject as it was."""
 
-    def read(self, *subject: Any) -> Reading:
+    def read(self, *subject: Any, **named: Any) -> Reading:
         """Measure. An error of the subject passes through, and the meter can be used again."""
 
     def draw(self, seed: int) -> tuple[Any, ...]:
         """A small subject to read, the same for the same seed."""
+
+
+@runtime_checkable
+class Keeping(Protocol):
+    """A meter that keeps what it read, so that its byte formula asks for shapes."""
+
+    def shapes(self) -> Mapping[str, int]:
+        """The shapes of what is kept now, by their names in the card's formula."""

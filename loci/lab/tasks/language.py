@@ -9,6 +9,8 @@ import gzip
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from loci.lab import data
 from loci.lab.claim import Evidence, NotTestable
+from loci.lab.tasks import peak
 
 UNIT = "held-out nats a character on tinyshakespeare"
 
@@ -34,6 +37,11 @@ def read(name: str = "tinyshakespeare") -> Text:
     folder = data.folder(name)
     if not folder.is_dir():
         raise NotTestable(f"{folder} is absent; set LOCI_DATA to a folder that holds it")
+    return _read(folder)
+
+
+@lru_cache(maxsize=2)
+def _read(folder: Path) -> Text:
     train, valid = (gzip.decompress((folder / f"{part}.txt.gz").read_bytes()).decode() for part in ("train", "valid"))
     code = {character: place for place, character in enumerate(sorted(set(train + valid)))}
     return Text(torch.tensor([code[c] for c in train]), torch.tensor([code[c] for c in valid]), len(code))
@@ -95,6 +103,15 @@ class Transformer(nn.Module):
         return out
 
 
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training left behind. `loss` is the held-out one, unrounded; NaN when the training loss passed its limit."""
+
+    loss: float
+    model: Transformer
+    optimizer: Any
+
+
 def train(
     build: Callable[[nn.Module], Any], seed: int, *, steps: int = 300, batch: int = 16, rank: int | None = None
 ) -> Evidence:
@@ -103,6 +120,20 @@ def train(
     lr rises over the first eighth and falls as a cosine to a tenth. Batches and weights come from the seed alone, so
     that methods are compared on the same ones; `rank` factorises the inner matrices.
     """
+    end = trained(build, seed, steps=steps, batch=batch, rank=rank)
+    return Evidence(round(end.loss, 4), UNIT, state_bytes(end.optimizer))
+
+
+def trained(
+    build: Callable[[nn.Module], Any],
+    seed: int,
+    *,
+    steps: int = 300,
+    batch: int = 16,
+    rank: int | None = None,
+    limit: float | None = None,
+) -> Trained:
+    """As `train`, with the model and the optimizer. A training loss above `limit`, or none at all, ends the run."""
     text, threads = read(), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -113,21 +144,50 @@ def train(
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
         random = torch.Generator().manual_seed(seed)
         for _ in range(steps):
-            optimizer.zero_grad()
-            torch.autograd.backward(_loss(model, *_windows(text.train, model.T, batch, random)))
-            optimizer.step()
+            if not advance(model, optimizer, *windows(text.train, model.T, batch, random), limit=limit):
+                return Trained(math.nan, model, optimizer)
             schedule.step()
         with torch.no_grad():
-            held_out = _loss(model, *_windows(text.valid, model.T, 256, torch.Generator().manual_seed(0)))
+            held_out = _loss(model, *windows(text.valid, model.T, 256, torch.Generator().manual_seed(0)))
     finally:
         torch.set_num_threads(threads)
-    return Evidence(round(float(held_out), 4), UNIT, state_bytes(optimizer))
+    return Trained(float(held_out), model, optimizer)
+
+
+def advance(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor, *, limit: float | None = None) -> bool:
+    """One step of training, forward passes alone where the optimizer asks for no more; False when the loss is off limits."""
+    if getattr(optimizer, "zeroth_order", False):
+        return _within(optimizer.step(lambda: _loss(model, x, y)), limit)
+    optimizer.zero_grad()
+    loss = _loss(model, x, y)
+    if not _within(loss.detach(), limit):
+        return False
+    torch.autograd.backward(loss)
+    optimizer.step()
+    return True
+
+
+def parts(end: Trained, *, batch: int = 16) -> dict[str, int]:
+    """Bytes that one more step of training holds, by what they are for; see peak.py. The step is taken."""
+    text = read()
+    x, y = windows(text.train, end.model.T, batch, torch.Generator().manual_seed(0))
+    model, optimizer = end.model, end.optimizer
+    saved = peak.saved_for_backward(
+        lambda: advance(model, optimizer, x, y), besides=[x, y, *model.parameters(), *model.buffers()]
+    )
+    return {
+        "weights": peak.weights(model),
+        "gradients": peak.gradients(model),
+        "state": state_bytes(optimizer),
+        "saved": saved,
+    }
 
 
 def state_bytes(optimizer: Any) -> int:
     """What the state tensors of an optimizer hold."""
-    parts = [part for state in optimizer.state.values() for part in state.values() if isinstance(part, Tensor)]
-    return sum({part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in parts}.values())
+    return peak.storage_bytes(
+        part for state in optimizer.state.values() for part in state.values() if isinstance(part, Tensor)
+    )
 
 
 def _rate(step: int, steps: int) -> float:
@@ -137,7 +197,8 @@ def _rate(step: int, steps: int) -> float:
     return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - warm) / (steps - warm)))
 
 
-def _windows(codes: Tensor, T: int, B: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+def windows(codes: Tensor, T: int, B: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A batch (B, T) of codes, and the (B, T) that follow them by one."""
     starts = torch.randint(len(codes) - T - 1, (B, 1), generator=random)
     rows = codes[starts + torch.arange(T + 1)]
     return rows[:, :-1], rows[:, 1:]
@@ -145,3 +206,7 @@ def _windows(codes: Tensor, T: int, B: int, random: torch.Generator) -> tuple[Te
 
 def _loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return nn.functional.cross_entropy(model(x).flatten(0, 1), y.flatten())
+
+
+def _within(loss: Any, limit: float | None) -> bool:
+    return limit is None or float(loss) <= limit  # NaN is not

@@ -31,6 +31,7 @@ from loci.core.card import method
 from loci.weights.optim.base import Composed, Params, Slot
 from loci.weights.optim.projection import lower, one_of, projected, require_rank
 from loci.weights.optim.rules import Adam, Group, Rule, State, correction
+from loci.weights.optim.sharding import like, settled
 
 _TITLE = "APOLLO: SGD-like Memory, AdamW-level Performance"
 _PAPER = "arXiv:2412.05270"
@@ -103,7 +104,7 @@ class APOLLO(Composed):
         drawn = (min(m, n), group["rank"], group["seed"], refresh, slot.grad.device)
         if drawn not in self._drawn:
             self._drawn[drawn] = random_projection(*drawn)
-        P = self._drawn[drawn].to(slot.grad.dtype)
+        P = like(self._drawn[drawn].to(slot.grad.dtype), slot.grad)
         return lower(slot.grad, {"right": P} if m >= n else {"left": P})
 
     def after(self, slot: Slot, update: Tensor, group: Group) -> Tensor:
@@ -211,5 +212,5 @@ def growth(grad: Tensor, scaling: Tensor, state: State, gamma: float) -> Tensor:
         norm = torch.linalg.vector_norm(grad.float()) * wide
     last: Tensor = state.get("norm", norm.new_zeros(()))
     over = torch.where(last > 0, (norm / (last + _TINY)).clamp(min=gamma) / gamma, 1)
-    state["norm"] = norm / over
+    state["norm"] = settled(norm / over)
     return over.to(scaling.dtype)

@@ -128,7 +128,7 @@ class Composed(Admitting):
                 assert param.grad is not None
                 self.check(param, param.grad, self.state.get(param, {}), group)
         for group, params in work:
-            for alike in _by_device_and_dtype(params):
+            for alike in alike_in(params):
                 if group["foreach"] is False:
                     self._plain(alike, group)
                 elif group["foreach"] or alike[0].is_cuda:
@@ -205,10 +205,11 @@ def _with_grad(params: list[Tensor]) -> list[Tensor]:
     return [param for param in params if param.grad is not None]
 
 
-def _by_device_and_dtype(params: list[Tensor]) -> list[list[Tensor]]:
-    groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+def alike_in(params: list[Tensor]) -> list[list[Tensor]]:
+    """Tensors in lists that a fused kernel takes: of one device, one dtype, and one mesh where they are sharded."""
+    groups: dict[tuple[Any, ...], list[Tensor]] = {}
     for param in params:
-        groups.setdefault((param.device, param.dtype), []).append(param)
+        groups.setdefault((param.device, param.dtype, getattr(param, "device_mesh", None)), []).append(param)
     return list(groups.values())
 
 

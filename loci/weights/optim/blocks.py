@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from loci.weights.optim.rules import Group, Rule, State
+from loci.weights.optim.sharding import alongside, largest, own, rejoined, sharded
 
 BLOCK = 256
 
@@ -42,6 +43,10 @@ def levels(*, signed: bool) -> Tensor:
 
 def quantize(x: Tensor, *, signed: bool) -> tuple[Tensor, Tensor]:
     """Codes (uint8, the shape of x) and the largest magnitude of each block (float32)."""
+    if sharded(x):  # each rank's rows have blocks of their own
+        codes, absmax = quantize(own(x), signed=signed)
+        absmax = torch.nn.functional.pad(absmax, (0, -(-largest(x) // BLOCK) - len(absmax)))
+        return rejoined(codes, x), alongside(absmax, x)
     flat = x.detach().reshape(-1).float()
     rows = torch.nn.functional.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
     absmax = rows.abs().amax(1)
@@ -58,6 +63,8 @@ def dequantize(codes: Tensor, absmax: Tensor, *, signed: bool) -> Tensor:
     >>> bool((dequantize(*quantize(x, signed=True), signed=True) - x).abs().max() < 0.02)
     True
     """
+    if sharded(codes):
+        return rejoined(dequantize(own(codes), own(absmax), signed=signed), codes)
     flat = levels(signed=signed).to(codes.device)[codes.reshape(-1).int()]
     scale = absmax.repeat_interleave(BLOCK)[: len(flat)]
     return (flat * scale).view(codes.shape)

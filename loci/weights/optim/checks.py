@@ -136,8 +136,8 @@ def a_copy_takes_new_groups(make: Make) -> None:
 
 
 def held_bytes_are_the_formula(make: Make) -> None:
-    """What the state tensors of a matrix hold is what the card says, in float32 and bfloat16, and does not grow."""
-    for dtype in (torch.float32, torch.bfloat16):
+    """What the state tensors of a matrix hold is what the card says, in any dtype, and does not grow."""
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
         for m, n in ((12, 8), (8, 12), (40, 40)):
             param = nn.Parameter(torch.ones(m, n, dtype=dtype))
             optimizer = make()([param])

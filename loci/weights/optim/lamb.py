@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 from loci.core.card import method
-from loci.weights.optim.base import Composed, Params, Slot
-from loci.weights.optim.rules import Adam, Group, Momentum, Rule
+from loci.weights.optim.base import Composed, Params, Slot, alike_in
+from loci.weights.optim.rules import Adam, Group, Momentum, Rule, widened
+from loci.weights.optim.sharding import like, whole
 
 _TITLE = "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes"
 _PAPER = "arXiv:1904.00962"
@@ -45,7 +46,8 @@ class Trusting(Composed):
             if any(grad.layout != torch.strided for grad in grads):
                 limits = []  # refused by `check` below, before anything has changed
             else:
-                norm = torch.stack([norm.to(grads[0].device) for norm in torch._foreach_norm(grads)]).norm()
+                norms = [whole(norm) for alike in alike_in(grads) for norm in torch._foreach_norm(alike)]
+                norm = torch.stack([norm.to(norms[0].device) for norm in norms]).norm()
                 self._clipping = (min(limits) / norm).clamp(max=1)
         try:
             super().update(work)
@@ -54,7 +56,7 @@ class Trusting(Composed):
 
     def before(self, slot: Slot, group: Group) -> Tensor:
         """The gradient, clipped where asked."""
-        return slot.grad if self._clipping is None else slot.grad * self._clipping.to(slot.grad)
+        return slot.grad if self._clipping is None else slot.grad * like(self._clipping.to(slot.grad.device, slot.grad.dtype), slot.grad)
 
     def after(self, slot: Slot, update: Tensor, group: Group) -> Tensor:
         """The update times ||x|| / ||update||."""
@@ -67,7 +69,7 @@ def trust(x: Tensor, update: Tensor, clip: tuple[float, float] | None) -> Tensor
     >>> float(trust(torch.tensor([3.0, 4.0]), torch.tensor([0.0, 2.0]), None))
     2.5
     """
-    return _ratio(torch.linalg.vector_norm(x.float()), torch.linalg.vector_norm(update.float()), clip).to(x.dtype)
+    return _ratio(torch.linalg.vector_norm(widened(x)), torch.linalg.vector_norm(widened(update)), clip).to(x.dtype)
 
 
 def _ratio(of_x: Tensor, of_update: Tensor, clip: tuple[float, float] | None) -> Tensor:
@@ -124,8 +126,8 @@ class LAMB(Trusting):
         if group["weight_decay"]:
             torch._foreach_add_(updates, params, alpha=group["weight_decay"])
         if group["adapt"]:
-            above = torch._foreach_norm(params, dtype=torch.float32)
-            below = torch._foreach_norm(updates, dtype=torch.float32)
+            wide = torch.promote_types(params[0].dtype, torch.float32)
+            above, below = torch._foreach_norm(params, dtype=wide), torch._foreach_norm(updates, dtype=wide)
             ratios = _ratio(torch.stack(above), torch.stack(below), group["clip"]).to(params[0].dtype)
             torch._foreach_mul_(updates, list(ratios.unbind()))
         torch._foreach_add_(params, updates, alpha=-self.step_size(group))
@@ -214,8 +216,8 @@ class LARS2017(LARS):
         decayed = super().before(slot, group)
         if not group["adapt"]:
             return decayed * float(group["lr"])
-        w = torch.linalg.vector_norm(slot.param.float())
-        g = torch.linalg.vector_norm(Trusting.before(self, slot, group).float())
+        w = torch.linalg.vector_norm(widened(slot.param))
+        g = torch.linalg.vector_norm(widened(Trusting.before(self, slot, group)))
         local = _ratio(group["trust_coefficient"] * w, g + group["weight_decay"] * w, group["clip"])
         return decayed * (float(group["lr"]) * local).to(decayed.dtype)
 

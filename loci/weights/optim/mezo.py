@@ -29,6 +29,7 @@ from torch import Tensor
 from loci.core.card import method
 from loci.weights.optim.base import Admitting, Closure, Params
 from loci.weights.optim.projection import one_of
+from loci.weights.optim.sharding import cut, mean
 
 Step: TypeAlias = tuple[
     tuple[int, ...], tuple[float, ...], tuple[float, ...]
@@ -109,13 +110,17 @@ class MeZO(Admitting):
         offset = 1.0
         self._shift(seed, offset)
         try:
-            plus = float(closure())
+            plus = self._loss(closure)
             self._shift(seed, -2.0)
             offset = -1.0
-            minus = float(closure())
+            minus = self._loss(closure)
         finally:
             self._shift(seed, -offset)
         return plus, minus
+
+    def _loss(self, closure: Closure) -> float:
+        """The closure's loss; where ranks share the parameters, the mean of theirs, so that all take the same step."""
+        return mean(float(closure()), next(param for _, param in self._trained()))
 
     def _shift(self, seed: int, times: float) -> None:
         stream = self._directions(seed)  # zip would hold the last z while the next is drawn
@@ -134,7 +139,8 @@ class MeZO(Admitting):
         for _, param in self._trained():
             if param.device not in random:
                 random[param.device] = torch.Generator(param.device).manual_seed(seed)
-            yield torch.randn(param.shape, generator=random[param.device], device=param.device, dtype=param.dtype)
+            z = torch.randn(param.shape, generator=random[param.device], device=param.device, dtype=param.dtype)
+            yield cut(z, param)
 
     def _take(self, step: Step) -> None:
         """Log a step and move the weights by what the last steps say."""

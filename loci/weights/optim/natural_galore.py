@@ -14,7 +14,7 @@ paper speaks of no additional memory.
 >>> optimizer = NaturalGaLore([W], lr=0.1, rank=2, history=3)
 >>> (W - 1).square().sum().backward(); optimizer.step()
 >>> tuple(optimizer.state[W]["history"].shape)
-(3, 16)
+(3, 8, 2)
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from loci.core.card import method
 from loci.weights.optim.base import Params, Slot
 from loci.weights.optim.galore import Base, GaLore, due
 from loci.weights.optim.projection import Side, projected
-from loci.weights.optim.rules import Group
+from loci.weights.optim.rules import Group, widened
+from loci.weights.optim.sharding import own, rejoined, total
 
 
 @method(
@@ -78,26 +79,30 @@ class NaturalGaLore(GaLore):
             return low
         state, size = slot.state, group["history"]
         if "history" not in state:
-            state["history"] = low.new_zeros(size, low.numel())
+            state["history"] = torch.stack([torch.zeros_like(low)] * size)
         state["seen"] = 0 if due(state["step"], group) else state["seen"]
         place = state["seen"] % size
-        state["history"][place] = low.reshape(-1)  # the oldest makes room
+        held = own(state["history"])
+        held[place] = own(low)  # the oldest makes room
         state["seen"] += 1
-        past = state["history"][: min(state["seen"], size)]
-        return natural(past.T, place, group["damping"]).view(low.shape).to(low.dtype)
+        G = widened(held[: min(state["seen"], size)].flatten(1).T)
+        update = natural(G, place, group["damping"], total(G.T @ G, low))
+        return rejoined(update.view(own(low).shape).to(low.dtype), low)
 
 
-def natural(G: Tensor, k: int, damping: float) -> Tensor:
+def natural(G: Tensor, k: int, damping: float, gram: Tensor | None = None) -> Tensor:
     """(damping*I + G G^T)^{-1} G[:, k] without the d x d matrix; G is (d, s).
 
     Woodbury's identity at a vector that is itself a column: G (damping*I + G^T G)^{-1} e_k. Nothing cancels in it, as it
-    does in v/lambda - ... when lambda is small. The s x s system is solved in float64.
+    does in v/lambda - ... when lambda is small. The s x s system is solved in float64. A rank that has some rows of G gives
+    `gram`, G^T G over the rows of all, and gets its rows.
 
     >>> G = torch.tensor([[3.0], [4.0]], dtype=torch.float64)
     >>> torch.allclose(natural(G, 0, 1.0), G[:, 0] / 26)
     True
     """
-    wide = G if G.dtype == torch.float64 else G.float()
+    wide = widened(G)
+    gram = wide.T @ wide if gram is None else gram
     eye = torch.eye(G.shape[1], dtype=torch.float64, device=G.device)
-    L = torch.linalg.cholesky((wide.T @ wide).double() + damping * eye)
+    L = torch.linalg.cholesky(gram.double() + damping * eye)
     return wide @ torch.cholesky_solve(eye[:, [k]], L)[:, 0].to(wide.dtype)

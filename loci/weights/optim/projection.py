@@ -12,6 +12,7 @@ from torch import Tensor
 
 from loci.weights.optim.base import shown
 from loci.weights.optim.rules import Group, State
+from loci.weights.optim.sharding import like, settled, sharded, whole
 
 Side: TypeAlias = Literal["std", "reverse_std", "left", "right", "full"]
 Basis: TypeAlias = dict[str, Tensor]
@@ -32,16 +33,46 @@ def sides(m: int, n: int, side: Side) -> tuple[str, ...]:
 
 
 def subspace(grad: Tensor, rank: int, which: tuple[str, ...]) -> Basis:
-    """The leading singular vectors of a gradient, computed in float32 and kept in its dtype."""
-    U, _, Vh = torch.linalg.svd(grad.float(), full_matrices=False)
+    """The leading singular vectors of a gradient, kept in its dtype; the largest element of each is positive.
+
+    Those of the shorter side alone, which GaLore asks for, are the eigenvectors of the Gram matrix of that side. In float64
+    it is the better way, not only the cheaper one: a vector's error is 1e-16 * s_1^2 over the gap of the squares, against
+    6e-8 * s_1 over the gap of the singular values in a float32 SVD, so it wins for every s above 1e-8 * s_1, which is all that
+    float32 gradients know. A 2048 x 512 one takes half the time, a 512 x 2048 one a third. Other sides take the SVD.
+    """
+    m, n = grad.shape
+    if sharded(grad):
+        return {side: like(P, grad) for side, P in subspace(whole(grad), rank, which).items()}
+    if len(which) > 1 or (m > n if which == ("left",) else n > m):
+        return subspace_by_svd(grad, rank, which)
+    wide = (grad.cpu() if grad.device.type == "mps" else grad).double()  # Metal has no float64
+    wide = wide / wide.abs().amax().clamp(min=torch.finfo(torch.float64).tiny)  # whose squares are finite
+    _, vectors = torch.linalg.eigh(wide @ wide.T if which == ("left",) else wide.T @ wide)  # ascending
+    return {which[0]: _kept(vectors[:, -rank:].flip(1), grad)}
+
+
+def subspace_by_svd(grad: Tensor, rank: int, which: tuple[str, ...]) -> Basis:
+    """The same by the whole SVD, in float32 at least: the obvious form, for any side or both.
+
+    >>> G = torch.diag(torch.tensor([1.0, 3.0, -2.0]))
+    >>> subspace_by_svd(G, 2, ("right",))["right"].tolist()
+    [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
+    """
+    U, _, Vh = torch.linalg.svd(grad if grad.dtype == torch.float64 else grad.float(), full_matrices=False)
     both = {"left": U[:, :rank], "right": Vh[:rank].T}
-    return {side: both[side].to(grad.dtype).clone(memory_format=torch.contiguous_format) for side in which}
+    return {side: _kept(both[side], grad) for side in which}
+
+
+def _kept(vectors: Tensor, grad: Tensor) -> Tensor:
+    """Columns with their signs settled, as a tensor of its own of the gradient's kind."""
+    signs = vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
+    return (vectors * signs).to(grad).contiguous()
 
 
 def lower(grad: Tensor, basis: Basis) -> Tensor:
     """Into the subspace: G P, P^T G, or U^T G V."""
     if "left" in basis:
-        grad = basis["left"].T @ grad
+        grad = settled(basis["left"].T @ grad)
     return grad @ basis["right"] if "right" in basis else grad
 
 

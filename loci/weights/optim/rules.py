@@ -55,20 +55,28 @@ class Adam:
         beta1, beta2 = group["betas"]
         ms = [_moment(state, "exp_avg", grad) for state, grad in zip(states, grads, strict=True)]
         vs = [_moment(state, "exp_avg_sq", grad) for state, grad in zip(states, grads, strict=True)]
-        torch._foreach_mul_(ms, beta1)
-        torch._foreach_add_(ms, grads, alpha=1 - beta1)
+        torch._foreach_lerp_(ms, grads, 1 - beta1)
         torch._foreach_mul_(vs, beta2)
         torch._foreach_addcmul_(vs, grads, grads, 1 - beta2)
         scales, epses = zip(*(self._factors(state, group) for state in states), strict=True)
         below = torch._foreach_sqrt(vs)
         torch._foreach_add_(below, list(epses))
-        updates = torch._foreach_div(ms, below)
-        torch._foreach_mul_(updates, list(scales))
-        return list(updates)
+        if len(below) == 1:  # in its place: a new tensor costs a CPU as much as the division
+            updates = [torch.div(ms[0], below[0], out=below[0])]
+        else:
+            updates = list(torch._foreach_div(ms, below))
+        if any(scale != 1 for scale in scales):
+            torch._foreach_mul_(updates, list(scales))
+        return updates
 
     def _factors(self, state: State, group: Group) -> tuple[float, float]:
         root = math.sqrt(1 - group["betas"][1] ** state["step"]) if self.hat else 1
         return correction(state, group) if self.corrected else 1.0, group["eps"] * root
+
+
+def widened(x: Tensor) -> Tensor:
+    """In float32 at least, for norms: float64 stays what it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def correction(state: State, group: Group) -> float:
@@ -107,8 +115,12 @@ class Momentum:
         old = [(grad, state) for grad, state in pairs if "momentum_buffer" in state]
         if old:
             buffers = [state["momentum_buffer"] for _, state in old]
-            torch._foreach_mul_(buffers, momentum)
-            torch._foreach_add_(buffers, [grad for grad, _ in old], alpha=1 - momentum if self.mean else 1)
+            given = [grad for grad, _ in old]
+            if self.mean:
+                torch._foreach_lerp_(buffers, given, 1 - momentum)
+            else:
+                torch._foreach_mul_(buffers, momentum)
+                torch._foreach_add_(buffers, given)
         for grad, state in pairs:
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = grad.clone()
@@ -135,8 +147,11 @@ class Adafactor:
         else:
             row = _moment(state, "exp_avg_sq_row", grad[..., 0]).lerp_(square.mean(-1), rest)  # (m)
             col = _moment(state, "exp_avg_sq_col", grad[..., 0, :]).lerp_(square.mean(-2), rest)  # (n)
-            update = grad * (row / row.mean(-1, keepdim=True)).rsqrt().unsqueeze(-1) * col.rsqrt().unsqueeze(-2)
-        return update.div_(update.square().mean().sqrt().clamp_(min=1))
+            del square  # one tensor of full size lives at a time
+            update = (row / row.mean(-1, keepdim=True)).rsqrt().unsqueeze(-1) * col.rsqrt().unsqueeze(-2)
+            update.mul_(grad)
+        size = torch.linalg.vector_norm(update) / math.sqrt(max(update.numel(), 1))
+        return update.div_(size.clamp_(min=1))
 
     def many(self, grads: list[Tensor], states: Sequence[State], group: Group) -> list[Tensor]:
         """The updates of many tensors: means over rows have no fused form."""

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from loci.core.card import method
 from loci.weights.optim.base import Composed, Params, Slot
-from loci.weights.optim.rules import Group, Momentum, Rule
+from loci.weights.optim.rules import Group, Momentum, Rule, widened
 
 CLAMP = 10.0  # times sqrt(d); a real gradient stays below 2, so only degenerate ones meet it
 
@@ -91,7 +91,7 @@ def gsnr(grad: Tensor, eps: float) -> Tensor:
     >>> [round(float(gsnr(torch.tensor(g), 1e-8)), 3) for g in ([1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 2.0, 2.0], [5.0])]
     [4.243, 20.0, 10.0]
     """
-    wide = grad.float()
+    wide = widened(grad)
     std = wide.std() if wide.numel() > 1 else wide.new_zeros(())
     ratio: Tensor = torch.linalg.vector_norm(wide) / (std + eps)
     return ratio.clamp(max=CLAMP * math.sqrt(wide.numel())).to(grad.dtype)

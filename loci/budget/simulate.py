@@ -1,0 +1,76 @@
+"""A training step on fake tensors: shapes and lifetimes without numbers, so nothing is allocated or computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from loci.budget.device import Device
+from loci.budget.meter import ByteMeter
+from loci.budget.plan import Plan
+from loci.budget.subject import Subject
+from loci.budget.timeline import Timeline
+from loci.budget.training import Training
+
+REFRESH = "update_proj_gap"  # the option of methods that do dear work only now and then
+
+
+class Answers(TorchDispatchMode):
+    """Numbers that a program asks of tensors that have none: every condition holds, every number is one."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Answer what asks for a number; all else goes on."""
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return True if args[0].dtype == torch.bool else 1.0 if args[0].is_floating_point() else 1
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def fake(device: Device) -> Iterator[None]:
+    """Everything made inside is fake."""
+    with ExitStack() as stack:
+        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        stack.enter_context(Answers())
+        stack.enter_context(device.like())
+        yield
+
+
+def simulate(subject: Subject, plan: Plan, device: Device, *, options: dict[str, Any] | None = None) -> Timeline:
+    """The bytes of the dearest step: the third, after the optimizer's state is made, with what is done now and then."""
+    with fake(device):
+        training = prepare(subject, plan, device, options)
+        meter = ByteMeter(count=device.count)
+        with training.metered(meter):
+            training.step(training.batch)
+            training.step(training.batch)
+            dearest(training.optimizer)
+            start = len(meter)
+            training.step(training.batch)
+        return meter.timeline().since(start)
+
+
+def prepare(subject: Subject, plan: Plan, device: Device, options: dict[str, Any] | None) -> Training:
+    """A training whose scaler never leaves a step out: it cannot know that fake gradients are finite."""
+    foreach = True if device.name == "cuda" else None  # what torch's own optimizers take there
+    training = Training(subject, plan, device=device.kind, options=options, foreach=foreach)
+    training.apply = lambda: _always(training)  # type: ignore[method-assign]
+    return training
+
+
+def dearest(optimizer: Any) -> None:
+    """Make the next step one at which subspaces are chosen anew."""
+    for group in optimizer.param_groups:
+        if REFRESH in group:
+            group[REFRESH] = 1
+
+
+def _always(training: Training) -> None:
+    if training.scaler.is_enabled():
+        training.scaler.unscale_(training.optimizer)
+    training.optimizer.step()
+    training.scaler.update()

@@ -1,0 +1,194 @@
+"""Training under the plan that `fit` chose, within its bytes, until it is done.
+
+A step that runs out of memory changes nothing: it is explained by what was alive, and the next plan goes on from there.
+With a folder for checkpoints a run that was cut goes on to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from loci.budget import checkpoint
+from loci.budget.choice import Forecast
+from loci.budget.fit import Fit
+from loci.budget.meter import ByteMeter
+from loci.budget.plan import Plan
+from loci.budget.processes import Processes
+from loci.budget.rows import batches
+from loci.budget.training import Training
+from loci.core.errors import BudgetExceeded, OverBudget
+from loci.core.sizes import show
+
+Report = Callable[["Progress"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One step: its number, its loss, the peak of bytes so far and the peak that was foreseen; a `note` when plans change."""
+
+    step: int
+    steps: int
+    loss: float
+    peak: int
+    foreseen: int
+    plan: Plan
+    note: str = ""
+
+
+@dataclass(slots=True)
+class Trained:
+    """What a run came to: the model, each step's loss, the plan at the end, measured and foreseen peak, notes."""
+
+    model: torch.nn.Module
+    losses: list[float]
+    plan: Plan
+    peak: int
+    foreseen: int
+    notes: list[str] = field(default_factory=list)
+
+
+def train(
+    fit: Fit,
+    data: Any,
+    *,
+    steps: int = 100,
+    seed: int = 0,
+    plan: Plan | None = None,
+    checkpoints: str | Path | None = None,
+    every: int = 100,
+    report: Report | None = None,
+) -> Trained:
+    """Train for `steps` steps in all, those of an earlier run in the same folder of `checkpoints` included.
+
+    `data` is a list of batches, a function batch(number), tokens or the path of a text. Under torchrun the weights are
+    sharded over the processes (FSDP2) and each takes its part of the rows. A budget is kept: on the CPU a step that
+    would pass it is stopped, on a GPU the allocator is told. Raises BudgetExceeded when no plan is left.
+    """
+    run = _Run(fit, Path(checkpoints) if checkpoints is not None else None, report, steps)
+    with Processes.of(fit.device.name) as run.processes:
+        run.start(plan, seed)
+        batch = batches(data, rows=fit.subject.rows, window=fit.subject.window, tokens=fit.subject.tokens, seed=seed)
+        while len(run.losses) < steps:
+            run.advance(batch(len(run.losses)))
+            if run.folder is not None and (len(run.losses) % every == 0 or len(run.losses) == steps):
+                run.save()
+    return Trained(run.training.model, run.losses, run.training.plan, run.peak, run.foreseen.bytes, run.notes)
+
+
+class _Run:
+    """The state of one run: the training at hand, the losses so far, and the plans that failed."""
+
+    training: Training
+    foreseen: Forecast
+    processes: Processes
+
+    def __init__(self, fit: Fit, folder: Path | None, report: Report | None, steps: int) -> None:
+        self.fit, self.folder, self.report, self.steps = fit, folder, report, steps
+        self.losses: list[float] = []
+        self.notes: list[str] = []
+        self.peak = 0
+
+    def start(self, plan: Plan | None, seed: int) -> None:
+        """Build the training, or take it up where the folder's newest checkpoint left it."""
+        if self.fit.device.name == "cuda" and not torch.cuda.is_available():
+            raise ValueError("this was planned for cuda, which is not here; plan with device='cpu' to train here")
+        if plan is None and self.fit.best is None:
+            assert self.fit.budget is not None
+            raise BudgetExceeded(self.fit.advice, needed=self.fit.smallest.bytes, limit=self.fit.budget)
+        held = checkpoint.last(self.folder, device=self.fit.device.name) if self.folder is not None else None
+        torch.manual_seed(seed)
+        if held is not None:
+            self.build(held["plan"])
+            checkpoint.load(self.training, held)
+            self.losses = list(held["losses"])
+        else:
+            self.build(plan or self.fit.fitting[0].plan)
+            self.save()
+
+    def build(self, plan: Plan) -> None:
+        """A fresh training under a plan."""
+        known = {one.plan: one for one in self.fit.forecasts}
+        if plan not in known:
+            raise ValueError(f"plan {plan} is none of those that were weighed; choose one of fit.forecasts")
+        self.foreseen = known[plan]
+        self.training = Training(
+            self.fit.subject,
+            plan,
+            device=self.fit.device.name,
+            options=dict(self.fit.options),
+            shard=self.processes.shard,
+        )
+        self.peak = 0
+
+    def save(self) -> None:
+        """Keep the training in the folder, if there is one."""
+        if self.folder is not None:
+            checkpoint.save(self.folder, self.training, step=len(self.losses), losses=self.losses)
+
+    def advance(self, batch: Any) -> None:
+        """One step, under the next plan if this one runs out of memory."""
+        batch = self.processes.part(batch)
+        while True:
+            meter = self.processes.meter(self.fit.budget)
+            trouble = ""
+            try:
+                with self.training.metered(meter) if meter is not None else nullcontext():
+                    loss = float(self.processes.mean(self.training.step(batch)))
+            except (OverBudget, RuntimeError) as error:  # torch.OutOfMemoryError is one of these
+                if not _is_memory(error):
+                    raise
+                trouble = f"{error}".partition("\n")[0]
+            if not trouble:  # the error is gone by here, and with it the tensors of the failed step
+                self.peak = max(self.peak, self.processes.peak(meter))
+                self.losses.append(loss)
+                self.tell(loss)
+                return
+            self.change(trouble, meter)
+
+    def change(self, trouble: str, meter: ByteMeter | None) -> None:
+        """Explain what was alive and go on under the next plan, from weights that no half step touched."""
+        failed, limit = self.training.plan, self.fit.budget or self.foreseen.bytes
+        at_peak = meter.timeline().peak().split if meter is not None else self.foreseen.split
+        told = ", ".join(f"{kind} {show(size)}" for kind, size in at_peak.items() if size)
+        story = f"step {len(self.losses) + 1} ran out of memory under {failed} ({told}; {trouble})"
+        left = [one for one in self.fit.fitting if one.bytes < self.foreseen.bytes]
+        if not left:
+            raise BudgetExceeded(f"{story}; no leaner plan is left", needed=self.fit.smallest.bytes, limit=limit)
+        same = [one for one in left if (one.plan.optimizer, one.plan.precision) == (failed.optimizer, failed.precision)]
+        following = (same or left)[0]
+        whole = self.training.untouched()
+        held = whole or (checkpoint.last(self.folder, device=self.fit.device.name) if self.folder else None)
+        if held is None:
+            raise BudgetExceeded(
+                f"{story}, inside the update, so its weights are half updated; give checkpoints= to go on from whole ones",
+                needed=following.bytes,
+                limit=limit,
+            )
+        if whole is None:
+            self.losses = list(held["losses"])
+        if whole is not None and same:
+            torch.set_rng_state(whole["random"]["cpu"])
+            self.training.replan(following.plan)
+            self.foreseen, self.peak = following, 0
+        else:
+            self.build(following.plan)
+            checkpoint.load(self.training, held, optimizer=bool(same))
+        self.notes.append(f"{story}. Going on with {following.plan}" + ("" if same else "; its optimizer starts anew"))
+        self.tell(float("nan"), self.notes[-1])
+
+    def tell(self, loss: float, note: str = "") -> None:
+        """Report to whoever listens."""
+        if self.report is not None:
+            self.report(
+                Progress(len(self.losses), self.steps, loss, self.peak, self.foreseen.bytes, self.training.plan, note)
+            )
+
+
+def _is_memory(error: Exception) -> bool:
+    return isinstance(error, OverBudget | torch.OutOfMemoryError) or "t allocate memory" in str(error)
