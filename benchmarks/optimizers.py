@@ -3,7 +3,7 @@
     pip install --no-deps galore-torch apollo-torch sgd-sai pytorch-optimizer
     python benchmarks/optimizers.py [--device cuda] [--quick] [--only galore] [--tables-only]
 
-The shapes are a transformer's (4 layers of width 512, vocabulary 8192). Both optimizers take the same gradients, and the same
+The shapes are a transformer's (4 layers of width 512, vocabulary 4096). Both optimizers take the same gradients, and the same
 projector where the method draws one. The difference is the largest over tensors and 10 steps, in float64, so that it shows the
 method and not the rounding; times are medians of float32 steps that take turns. What loci gives up on purpose stands in `note`.
 A peer that is not installed is left out and named. Writes benchmarks/results/optimizers.jsonl, one line a pair, device by device.
@@ -20,7 +20,7 @@ import sys
 import time
 import types
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -34,7 +34,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "optimizers.jsonl"
 RANK, GAP, STEPS, LR = 128, 200, 10, 0.01
 
 
-def shapes(layers=4, width=512, mlp=2048, vocab=8192):
+def shapes(layers=4, width=512, mlp=2048, vocab=4096):
     """Those of the matrices that are projected, and the rest."""
     block = [*[(width, width)] * 4, (mlp, width), (width, mlp)]
     around = [*[(width,)] * 4, (mlp,), (width,), *[(width,)] * 4]  # biases, two norms
@@ -73,7 +73,8 @@ class Weights:
         return [{"params": self.rest}, {"params": self.matrices, **options}]
 
     def by_dimension(self, **options):
-        return [{"params": [p for p in self.all if p.dim() < 2], **options}, {"params": [p for p in self.all if p.dim() > 1]}]
+        vectors, matrices = ([p for p in self.all if (p.dim() < 2) == flat] for flat in (True, False))
+        return [{"params": vectors, **options}, {"params": matrices}]
 
 
 @dataclass
@@ -87,7 +88,7 @@ class Pair:
     same_projector: Callable = contextlib.nullcontext
     refreshes: bool = False
     note: str = ""
-    needs_cuda: bool = field(default=False)
+    needs_cuda: bool = False
 
 
 def package(name):
@@ -96,7 +97,9 @@ def package(name):
     if importlib.util.find_spec("bitsandbytes") is None and name.startswith(("galore", "apollo")):
         stub = types.ModuleType("bitsandbytes")
         stub.Optimizer2State, stub.functional = object, stub
-        stubs = dict.fromkeys((f"bitsandbytes{part}" for part in ("", ".optim", ".optim.optimizer", ".functional")), stub)
+        stubs = dict.fromkeys(
+            (f"bitsandbytes{part}" for part in ("", ".optim", ".optim.optimizer", ".functional")), stub
+        )
     sys.modules |= stubs
     try:
         return importlib.import_module(name)
@@ -105,13 +108,12 @@ def package(name):
             del sys.modules[stub]
 
 
-def low_rank(gap, **more):
-    return {"rank": RANK, "update_proj_gap": gap, "proj_type": "std", "scale": 0.25, **more}
+def low_rank(gap):
+    return {"rank": RANK, "update_proj_gap": gap, "proj_type": "std", "scale": 0.25}
 
 
 def galore_torch(w, gap):
-    with contextlib.suppress(FutureWarning):
-        return package("galore_torch.adamw").AdamW(w.groups(**low_rank(gap)), lr=LR, no_deprecation_warning=True)
+    return package("galore_torch.adamw").AdamW(w.groups(**low_rank(gap)), lr=LR, no_deprecation_warning=True)
 
 
 def galore_torch_8bit(w, gap):
@@ -125,13 +127,18 @@ def galore_torch_adafactor(w, gap):
 
 
 def galore_other(w, gap):
-    options = low_rank(gap)
-    options["projection_type"] = options.pop("proj_type")
-    return package("pytorch_optimizer").GaLore(w.groups(**options), lr=LR)
+    return package("pytorch_optimizer").GaLore(w.groups(**low_rank(gap), projection_type="std"), lr=LR)
 
 
 def apollo_torch(w, gap, rank=RANK, scale=1.0, kind="channel"):
-    group = {"rank": rank, "update_proj_gap": gap, "scale": scale, "scale_type": kind, "proj": "random", "proj_type": "std"}
+    group = {
+        "rank": rank,
+        "update_proj_gap": gap,
+        "scale": scale,
+        "scale_type": kind,
+        "proj": "random",
+        "proj_type": "std",
+    }
     return package("apollo_torch.apollo").AdamW(w.groups(**group), lr=LR, no_deprecation_warning=True)
 
 
@@ -182,50 +189,33 @@ def ours_galore(member):
     return lambda w, gap: member(w.groups(rank=RANK), LR, update_proj_gap=gap)
 
 
+def ours_apollo(w, gap):
+    return apollo.APOLLO(w.groups(rank=RANK), LR, update_proj_gap=gap)
+
+
 PAIRS = [
-    Pair("galore", "galore-torch", ours_galore(galore.GaLore), galore_torch, singular_vectors, refreshes=True),
-    Pair("galore", "pytorch-optimizer", ours_galore(galore.GaLore), galore_other, singular_vectors, refreshes=True),
-    Pair(
-        "galore-8bit", "galore-torch", ours_galore(galore.GaLore8bit), galore_torch_8bit, singular_vectors, refreshes=True,
-        needs_cuda=True, note="loci quantises vectors too; the code's levels are its own",
-    ),
-    Pair(
-        "galore-adafactor", "galore-torch", ours_galore(galore.GaLoreAdafactor), galore_torch_adafactor, singular_vectors,
-        refreshes=True,
-    ),
-    Pair(
-        "apollo", "apollo-torch", lambda w, gap: apollo.APOLLO(w.groups(rank=RANK), LR, update_proj_gap=gap), apollo_torch,
-        random_matrices, refreshes=True, note="loci draws the projector again at each step and keeps none",
-    ),
-    Pair(
-        "apollo", "pytorch-optimizer", lambda w, gap: apollo.APOLLO(w.groups(rank=RANK), LR, update_proj_gap=gap),
-        apollo_other, random_matrices, refreshes=True,
-        note="the peer scales the projected gradient and projects it back: not APOLLO's update, eq. (5)",
-    ),
-    Pair(
-        "apollo-mini", "apollo-torch", lambda w, gap: apollo.APOLLOMini(w.groups(rank=1), LR, rank=None, update_proj_gap=gap),
-        lambda w, gap: apollo_torch(w, gap, rank=1, scale=128.0, kind="tensor"), random_matrices, refreshes=True,
-    ),
-    Pair(
-        "lamb", "pytorch-optimizer",
-        lambda w, gap: lamb.LAMB(w.all, LR, weight_decay=0.0, clip=(0.0, 10.0), bias_correction=False),
-        lambda w, gap: package("pytorch_optimizer").Lamb(w.all, lr=LR, adam_debias=True), note="the peer adds eps to ||u||",
-    ),
-    Pair(
-        "lars-2017", "pytorch-optimizer",
-        lambda w, gap: lamb.LARS2017(w.by_dimension(adapt=False, weight_decay=0.0), LR, weight_decay=1e-4),
-        lambda w, gap: package("pytorch_optimizer").LARS(w.all, lr=LR, weight_decay=1e-4),
-        note="the peer writes into the gradients",
-    ),
-    Pair(
-        "sgd-sai", "sgd-sai", lambda w, gap: sgd_sai.SGDSaI(w.all, LR),
-        lambda w, gap: package("sgd_sai").SGD_sai(w.all, lr=LR),
-    ),
-    Pair(
-        "sgd-sai", "pytorch-optimizer", lambda w, gap: sgd_sai.SGDSaI(w.all, LR),
-        lambda w, gap: package("pytorch_optimizer").SGDSaI(w.all, lr=LR),
-        note="the peer starts the mean at 0, not at g, and gives vectors std 0: not the authors' update",
-    ),
+    Pair("galore", "galore-torch", ours_galore(galore.GaLore), galore_torch, singular_vectors, True),
+    Pair("galore", "pytorch-optimizer", ours_galore(galore.GaLore), galore_other, singular_vectors, True),
+    Pair("galore-8bit", "galore-torch", ours_galore(galore.GaLore8bit), galore_torch_8bit, singular_vectors, True,
+         "loci quantises vectors too; its levels are its own", needs_cuda=True),
+    Pair("galore-adafactor", "galore-torch", ours_galore(galore.GaLoreAdafactor), galore_torch_adafactor, singular_vectors, True),
+    Pair("apollo", "apollo-torch", ours_apollo, apollo_torch, random_matrices, True,
+         "loci draws the projector again at each step and keeps none"),
+    Pair("apollo", "pytorch-optimizer", ours_apollo, apollo_other, random_matrices, True,
+         "the peer scales the projected gradient and projects it back: not APOLLO's update, eq. (5)"),
+    Pair("apollo-mini", "apollo-torch", lambda w, gap: apollo.APOLLOMini(w.groups(rank=1), LR, rank=None, update_proj_gap=gap),
+         lambda w, gap: apollo_torch(w, gap, rank=1, scale=128.0, kind="tensor"), random_matrices, True),
+    Pair("lamb", "pytorch-optimizer",
+         lambda w, gap: lamb.LAMB(w.all, LR, weight_decay=0.0, clip=(0.0, 10.0), bias_correction=False),
+         lambda w, gap: package("pytorch_optimizer").Lamb(w.all, lr=LR, adam_debias=True), note="the peer adds eps to ||u||"),
+    Pair("lars-2017", "pytorch-optimizer",
+         lambda w, gap: lamb.LARS2017(w.by_dimension(adapt=False, weight_decay=0.0), LR, weight_decay=1e-4),
+         lambda w, gap: package("pytorch_optimizer").LARS(w.all, lr=LR, weight_decay=1e-4),
+         note="the peer writes into the gradients"),
+    Pair("sgd-sai", "sgd-sai", lambda w, gap: sgd_sai.SGDSaI(w.all, LR), lambda w, gap: package("sgd_sai").SGD_sai(w.all, lr=LR)),
+    Pair("sgd-sai", "pytorch-optimizer", lambda w, gap: sgd_sai.SGDSaI(w.all, LR),
+         lambda w, gap: package("pytorch_optimizer").SGDSaI(w.all, lr=LR),
+         note="the peer starts the mean at 0, not at g, and gives vectors std 0: not the authors' update"),
 ]  # fmt: skip
 
 
@@ -310,8 +300,10 @@ def measure(pair, device, turns, sizes):
     row["ratio_at_200"] = row["ratio_between"]
     if pair.refreshes:
         builds = [lambda w: pair.ours(w, 1), lambda w: pair.theirs(w, 1)]
-        (first, second), _ = in_turns(builds, device, sizes, max(3, turns // 8), 1)
-        row["ms_refresh"] = {name: 1000 * statistics.median(s) for name, s in zip(("loci", "peer"), (first, second), strict=True)}
+        (first, second), _ = in_turns(builds, device, sizes, 3, 1)
+        row["ms_refresh"] = {
+            name: 1000 * statistics.median(s) for name, s in zip(("loci", "peer"), (first, second), strict=True)
+        }
         row["ratio_refresh"] = ratio(first, second)
         mean = [row["ms_refresh"][who] / GAP + row["ms_between"][who] * (GAP - 1) / GAP for who in ("loci", "peer")]
         row["ratio_at_200"] = mean[0] / mean[1]
@@ -334,7 +326,13 @@ def projectors(device):
             return float((P * (P * T).sum(0).sign() - T).norm(dim=0).max())
 
         true = vectors(G.double())
-        rows.append({"shape": [m, n], "loci": gap(subspace(G, RANK, which)[which[0]].double(), true), "svd": gap(vectors(G), true)})
+        rows.append(
+            {
+                "shape": [m, n],
+                "loci": gap(subspace(G, RANK, which)[which[0]].double(), true),
+                "svd": gap(vectors(G), true),
+            }
+        )
     return rows
 
 
@@ -355,7 +353,11 @@ def table(rows):
 
 
 def run(chosen):
-    where = torch.cuda.get_device_name() if chosen.device == "cuda" else f"{platform.machine()}, {torch.get_num_threads()} thread"
+    where = (
+        torch.cuda.get_device_name()
+        if chosen.device == "cuda"
+        else f"{platform.machine()}, {torch.get_num_threads()} thread"
+    )
     told = {"device": chosen.device, "where": where, "torch": torch.__version__}
     for pair in PAIRS:
         if chosen.only and not pair.name.startswith(chosen.only):
@@ -366,7 +368,9 @@ def run(chosen):
             continue
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # one of them prints as it steps
-                row = measure(pair, chosen.device, 5 if chosen.quick else 41, shapes(1, vocab=1024) if chosen.quick else shapes())
+                row = measure(
+                    pair, chosen.device, 5 if chosen.quick else 15, shapes(1, vocab=1024) if chosen.quick else shapes()
+                )
         except ImportError as error:
             yield {**head, "skipped": f"not installed: {error}"}
             continue
@@ -378,7 +382,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", default="", help="methods whose name starts so; nothing is written")
+    parser.add_argument("--only", default="", help="methods whose name starts so")
     parser.add_argument("--quick", action="store_true", help="one layer, few turns; nothing is written")
     parser.add_argument("--tables-only", action="store_true", help="from the results at hand")
     chosen = parser.parse_args()
@@ -388,8 +392,9 @@ if __name__ == "__main__":
         rows = old
     else:
         rows = list(run(chosen))
-        if not (chosen.only or chosen.quick):
-            rows = [row for row in old if row["device"] != chosen.device] + rows
+        if not chosen.quick:
+            new = {(row["device"], row["method"], row["peer"]): row for row in rows}
+            rows = [new.pop((row["device"], row["method"], row["peer"]), row) for row in old] + list(new.values())
             RESULTS.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
         print(json.dumps(projectors(chosen.device)))
     print("\n".join(table(rows)))

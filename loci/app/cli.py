@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from loci.app import keep, lab, learn, operate, read, serve, trust, write
+from loci.app import fit, keep, lab, learn, operate, read, serve, trust, write
 from loci.app.mcp import command as mcp
 from loci.app.web import command as web
 from loci.core.errors import LociError
@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 for command in (
     write.add, read.recall, keep.forget, read.history, read.diff, keep.consolidate, write.import_, write.export,
-    read.stats, keep.doctor, learn.learn, mcp.mcp, web.view, lab.demo, lab.list_, lab.show, lab.claim, serve.serve,
+    read.stats, keep.doctor, learn.learn, mcp.mcp, web.view, lab.demo, lab.list_, lab.show, lab.claim, fit.fit, serve.serve,
     operate.backup, operate.restore, operate.move, trust.quarantine, trust.undo,
 ):  # fmt: skip
     app.command(command.__name__.rstrip("_"))(command)

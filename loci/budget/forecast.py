@@ -1,37 +1,37 @@
 """What every plan would hold at its peak, from few simulations.
 
-The forward and backward passes do not know the optimizer, and the optimizer's step does not know the batch. So passes
-are simulated once for each precision, recomputation and micro-batch, steps once for each optimizer and precision, and
-a plan is put together from the two:
+The passes of one part of a batch do not know the optimizer, and the optimizer's step does not know the batch. So passes
+are simulated once for each precision, recomputation and size of a part, steps once for each optimizer and dtype, and a
+plan is put together from them:
 
-    peak = max(passes + state, parameters + gradients + state + the step's own)
+    peak = max(passes + state,  passes over gradients that are there already + state,  step + state)
 
-With updates fused into backward, gradients are taken out of the passes as they are complete, and the step's own bytes
-for that parameter put in. `simulate` runs a whole plan, and is the oracle of the composition.
+Gradients that are complete are taken out of the passes where each is freed at once: fused into backward, or added to
+the one that is there. `simulate` runs a whole plan, and is the oracle of the composition.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from loci.budget.device import Device
 from loci.budget.meter import ByteMeter
-from loci.budget.plan import Plan, is_zeroth_order
-from loci.budget.simulate import dearest, fake, prepare, simulate
-from loci.budget.subject import Subject, rows_of
+from loci.budget.plan import Plan, Precision, is_zeroth_order
+from loci.budget.simulate import dearest, fake, imagined, prepare, simulate, warm
+from loci.budget.subject import Subject, slices
 from loci.budget.timeline import KINDS, Peak, Timeline
 
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """Forward and backward of one step: its timeline, its floating-point operations, and when each gradient is complete.
+    """Forward and backward of one part: its timeline, its floating-point operations, and when each gradient is complete.
 
     `done`: number of the parameter, event after which its gradient is complete, bytes of the gradient.
     """
@@ -43,7 +43,7 @@ class Passes:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One optimizer's step: bytes of its state, the peak of its temporaries, and that of each parameter alone."""
+    """One optimizer's step: bytes of its state, the peak of its temporaries, and that of each parameter stepped alone."""
 
     state: int
     extra: int
@@ -55,102 +55,116 @@ class Forecasts:
 
     def __init__(self, subject: Subject, device: Device, options: dict[str, dict[str, Any]] | None = None) -> None:
         self.subject, self.device, self.options = subject, device, options or {}
-        self.passes, self.update = cache(self._passes), cache(self._update)
+        self._passed, self._updated = cache(self._passes), cache(self._update)
 
     def peak(self, plan: Plan) -> Peak:
         """The peak of a plan's dearest step, workspaces of the device included."""
         if is_zeroth_order(plan.optimizer):
             found = simulate(self.subject, plan, self.device, options=self.options.get(plan.optimizer)).peak()
         else:
-            passes = self.passes(_bare(plan))
-            update = self.update(plan.optimizer, plan.precision, plan.fused)
-            found = fused(passes, update) if plan.fused else apart(passes, update)
+            passes = self._passed(plan.precision, plan.checkpointing, plan.micro_batches)
+            update = self._updated(plan.optimizer, plan.precision == "bf16")
+            found = fused(passes, update) if plan.fused else apart(passes, update, parts=plan.micro_batches)
         return found.plus("temporaries", self.device.workspace)
 
     def flops(self, plan: Plan) -> int:
-        """Floating-point operations of the matrix products in the passes of one step."""
-        if is_zeroth_order(plan.optimizer):
-            return 2 * self.passes(Plan(precision=plan.precision)).flops // 3
-        return self.passes(_bare(plan)).flops * plan.micro_batches // min(plan.micro_batches, 2)
+        """Floating-point operations of the matrix products in the passes of one step; two of three passes without backward."""
+        passes = self._passed(plan.precision, plan.checkpointing, plan.micro_batches)
+        return passes.flops * plan.micro_batches * 2 // (3 if is_zeroth_order(plan.optimizer) else 2)
 
-    def _passes(self, plan: Plan) -> Passes:
+    def _passes(self, precision: Precision, checkpointing: bool, parts: int) -> Passes:  # noqa: FBT001 - keys of a cache
         with fake(self.device):
-            training = prepare(self.subject, plan, self.device, None)
+            training = prepare(self.subject, Plan("sgd", precision, checkpointing), self.device, None)
             done: list[tuple[int, int, int]] = []
-            meter = ByteMeter(count=self.device.count)
-            for number, param in enumerate(p for p in training.model.parameters() if p.requires_grad):
+            meter = imagined(self.device)
+            for number, param in enumerate(_trained(training.model)):
                 param.register_post_accumulate_grad_hook(_noting(done, number, meter, self.device))
             training.apply = lambda: None  # type: ignore[method-assign]
-            batch, shown = training.batch, min(plan.micro_batches, 2)
-            if plan.micro_batches > 2:  # all after the second hold what the second holds
-                rows = rows_of(batch) // plan.micro_batches * shown
-                batch = tree_map(lambda leaf: leaf[:rows] if _is_batched(leaf) else leaf, batch)
-                training.plan = replace(plan, micro_batches=shown)
             with training.metered(meter):
-                training.step(batch)
+                training.step(slices(training.batch, parts)[0])
             return Passes(meter.timeline(), meter.flops, tuple(done))
 
-    def _update(self, optimizer: str, precision: Any, one_by_one: bool) -> Update:
-        plan = Plan(optimizer, precision)
+    def _update(self, optimizer: str, half: bool) -> Update:  # noqa: FBT001 - keys of a cache
         with fake(self.device):
+            plan = Plan(optimizer, "bf16" if half else "fp32")
             training = prepare(self.subject, plan, self.device, self.options.get(optimizer))
-            params = [param for param in training.model.parameters() if param.requires_grad]
-            meter = ByteMeter(count=self.device.count)
+            params, meter = _trained(training.model), imagined(self.device)
             with training.metered(meter):
                 for param in params:
                     param.grad = torch.empty_like(param)
-                for _ in range(2):
+                for _ in range(warm(training.optimizer)):
                     training.optimizer.step()
+                steady = _extra(training.optimizer.step, meter)
+                alone = _each(training.optimizer, params, meter)
                 dearest(training.optimizer)
-                extra = _extra(training.optimizer.step, meter)
-                alone = tuple(_alone(training.optimizer, param, meter) for param in params) if one_by_one else ()
-            state = sum({_key(t): self.device.count(t.untyped_storage().nbytes()) for t in training._state()}.values())
-        return Update(state, extra, alone)
+                extra = max(steady, _extra(training.optimizer.step, meter))
+                alone = tuple(map(max, alone, _each(training.optimizer, params, meter)))
+            state = {id(part.untyped_storage()): part for part in training.state()}
+            held = sum(self.device.count(part.untyped_storage().nbytes()) for part in state.values())
+        return Update(held, extra, alone)
 
 
-def apart(passes: Passes, update: Update) -> Peak:
-    """The peak where the step follows the passes."""
-    during = passes.timeline.peak().plus("optimizer", update.state)
-    after = _end(passes.timeline).plus("optimizer", update.state).plus("temporaries", update.extra)
-    return max(during, after, key=lambda peak: peak.bytes)
+def apart(passes: Passes, update: Update, *, parts: int) -> Peak:
+    """The peak where the step follows the passes, of which the later ones find gradients there."""
+    none = [0] * len(passes.done)
+    during = [_highest(passes, none, free=False)]
+    if parts > 1:  # what the first part left is there, and a new gradient lives until it is added
+        later = _highest(passes, none, free=True)
+        new = later.plus("temporaries", later.split["gradients"]).plus("gradients", -later.split["gradients"])
+        during.append(new.plus("gradients", sum(size for *_, size in passes.done)))
+    after = _end(passes.timeline).plus("temporaries", update.extra)
+    return max(*during, after, key=lambda peak: peak.bytes).plus("optimizer", update.state)
 
 
 def fused(passes: Passes, update: Update) -> Peak:
     """The peak where each parameter is stepped, and its gradient freed, as soon as the gradient is complete."""
+    if not update.alone:
+        raise ValueError("this optimizer cannot step one parameter alone; plan without a fused backward")
+    extra = [update.alone[number] for number, *_ in passes.done]
+    return _highest(passes, extra, free=True).plus("optimizer", update.state)
+
+
+def _highest(passes: Passes, extra: Sequence[int], *, free: bool) -> Peak:
+    """The peak over the passes; `extra` bytes are alive as each gradient is complete, which is then freed if asked."""
     curves = passes.timeline.curves()
+    events = [event for _, event, _ in passes.done]
     best, freed = Peak(0, dict.fromkeys(KINDS, 0), ""), 0
-    events = list(passes.done)
-    bounds = [0, *(event for _, event, _ in events), curves.shape[1]]
-    for place, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for place, (start, end) in enumerate(pairwise([0, *events, curves.shape[1]])):
         if end > start:
             at = start + int(curves[:, start:end].sum(axis=0).argmax())
-            best = max(best, _moment(curves, at, passes.timeline, freed, 0), key=lambda peak: peak.bytes)
+            best = max(best, _moment(passes.timeline, curves, at, freed), key=lambda peak: peak.bytes)
         if place < len(events):
-            number, event, size = events[place]
-            moment = _moment(curves, event - 1, passes.timeline, freed, update.alone[number])
-            best = max(best, moment, key=lambda peak: peak.bytes)
-            freed += size
-    return best.plus("optimizer", update.state)
+            complete = _moment(passes.timeline, curves, end - 1, freed).plus("temporaries", extra[place])
+            best = max(best, complete, key=lambda peak: peak.bytes)
+            freed += passes.done[place][2] if free else 0
+    return best
 
 
-def _moment(curves: Any, at: int, timeline: Timeline, freed: int, extra: int) -> Peak:
+def _moment(timeline: Timeline, curves: Any, at: int, freed: int) -> Peak:
     split = {kind: int(curves[place, at]) for place, kind in enumerate(KINDS)}
     split["gradients"] -= freed
-    split["temporaries"] += extra
     return Peak(sum(split.values()), split, timeline.phases[at])
 
 
 def _end(timeline: Timeline) -> Peak:
     """The moment at which all gradients are complete."""
     at = max(place for place, phase in enumerate(timeline.phases) if phase != "step")
-    return _moment(timeline.curves(), at, timeline, 0, 0)
+    moment = _moment(timeline, timeline.curves(), at, 0)
+    return Peak(moment.bytes, moment.split, "step")
 
 
-def _alone(optimizer: Any, param: Tensor, meter: ByteMeter) -> int:
-    """The temporaries of stepping one parameter."""
-    group = next(group for group in optimizer.param_groups if any(held is param for held in group["params"]))
-    with torch.no_grad():
-        return _extra(lambda: optimizer.update([(group, [param])]), meter)
+def _each(optimizer: Any, params: list[Tensor], meter: ByteMeter) -> tuple[int, ...]:
+    """The temporaries of stepping each parameter alone; those of one shape and group take the same."""
+    if not hasattr(optimizer, "update"):
+        return ()
+    groups = {param: group for group in optimizer.param_groups for param in group["params"]}
+    known: dict[Any, int] = {}
+    for param in params:
+        key = (id(groups[param]), param.shape)
+        if key not in known:
+            with torch.no_grad():
+                known[key] = _extra(lambda param=param: optimizer.update([(groups[param], [param])]), meter)  # type: ignore[misc]
+    return tuple(known[id(groups[param]), param.shape] for param in params)
 
 
 def _extra(run: Callable[[], object], meter: ByteMeter) -> int:
@@ -160,7 +174,7 @@ def _extra(run: Callable[[], object], meter: ByteMeter) -> int:
     return meter.high - before
 
 
-def _noting(done: list[tuple[int, int, int]], number: int, meter: ByteMeter, device: Device) -> Any:
+def _noting(done: list[tuple[int, int, int]], number: int, meter: ByteMeter, device: Device) -> Callable[[Tensor], None]:
     def note(param: Tensor) -> None:
         assert param.grad is not None
         done.append((number, len(meter), device.count(param.grad.untyped_storage().nbytes())))
@@ -168,14 +182,5 @@ def _noting(done: list[tuple[int, int, int]], number: int, meter: ByteMeter, dev
     return note
 
 
-def _bare(plan: Plan) -> Plan:
-    """The part of a plan that passes depend on, under an optimizer without a state."""
-    return Plan("sgd", plan.precision, plan.checkpointing, plan.micro_batches)
-
-
-def _is_batched(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor) and leaf.dim() > 0
-
-
-def _key(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+def _trained(model: torch.nn.Module) -> list[Tensor]:
+    return [param for param in model.parameters() if param.requires_grad]

@@ -111,8 +111,12 @@ class ByteMeter(TorchDispatchMode):
 
     def draw(self, seed: int) -> tuple[Any, ...]:
         """A small product to measure."""
-        x = torch.randn(16, 16, generator=torch.Generator().manual_seed(seed))
-        return (lambda: x @ x.T + 1,)
+        x = torch.randn(16, 16 + seed % 16, generator=torch.Generator().manual_seed(seed))
+        return (lambda: x.T @ x + 1,)
+
+    def shapes(self) -> dict[str, float]:
+        """What the card's formula asks for: births and deaths entered so far."""
+        return {"e": len(self)}
 
     def __enter__(self) -> Self:
         super().__enter__()

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from loci.budget.device import Device
 from loci.budget.meter import ByteMeter
@@ -20,14 +19,19 @@ from loci.budget.training import Training
 REFRESH = "update_proj_gap"  # the option of methods that do dear work only now and then
 
 
-class Answers(TorchDispatchMode):
-    """Numbers that a program asks of tensors that have none: every condition holds, every number is one."""
+class Imagined(ByteMeter):
+    """The byte meter of a step without numbers: what asks a tensor for one is told that conditions hold, or one."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Answer what asks for a number; all else goes on."""
+        """Answer what asks for a number; count all else."""
         if func is torch.ops.aten._local_scalar_dense.default:
             return True if args[0].dtype == torch.bool else 1.0 if args[0].is_floating_point() else 1
-        return func(*args, **(kwargs or {}))
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+def imagined(device: Device) -> Imagined:
+    """A meter for fake steps on that device."""
+    return Imagined(count=device.count)
 
 
 @contextmanager
@@ -35,21 +39,21 @@ def fake(device: Device) -> Iterator[None]:
     """Everything made inside is fake."""
     with ExitStack() as stack:
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        stack.enter_context(Answers())
         stack.enter_context(device.like())
         yield
 
 
 def simulate(subject: Subject, plan: Plan, device: Device, *, options: dict[str, Any] | None = None) -> Timeline:
-    """The bytes of the dearest step: the third, after the optimizer's state is made, with what is done now and then."""
+    """The bytes of two late steps, after the optimizer's state is made: a usual one, then one with what is dear now and then."""
     with fake(device):
         training = prepare(subject, plan, device, options)
-        meter = ByteMeter(count=device.count)
+        meter = imagined(device)
         with training.metered(meter):
-            training.step(training.batch)
+            for _ in range(warm(training.optimizer)):
+                training.step(training.batch)
+            start = len(meter)
             training.step(training.batch)
             dearest(training.optimizer)
-            start = len(meter)
             training.step(training.batch)
         return meter.timeline().since(start)
 
@@ -60,6 +64,11 @@ def prepare(subject: Subject, plan: Plan, device: Device, options: dict[str, Any
     training = Training(subject, plan, device=device.kind, options=options, foreach=foreach)
     training.apply = lambda: _always(training)  # type: ignore[method-assign]
     return training
+
+
+def warm(optimizer: Any) -> int:
+    """Steps until the optimizer holds all that it will: two, or as many as the gradients that it remembers."""
+    return max(2, *(group.get("history", 0) for group in optimizer.param_groups))
 
 
 def dearest(optimizer: Any) -> None:

@@ -70,7 +70,7 @@ class Training:
         self._random, self._updating = torch.get_rng_state(), zeroth or self.plan.fused
         loss = self._from_losses(parts) if zeroth else self._from_gradients(parts)
         if self.meter is not None:
-            self.meter.mark("optimizer", self._state())
+            self.meter.mark("optimizer", self.state())
         self._updating = False
         return loss
 
@@ -116,7 +116,7 @@ class Training:
         """Enter what is held already and count the steps inside the with-block."""
         stack = ExitStack()
         meter.hold("parameters", [*self.model.parameters(), *self.model.buffers()])
-        meter.hold("optimizer", self._state())
+        meter.hold("optimizer", self.state())
         meter.hold("activations", tree_leaves(self.batch))
         self.meter = meter
         stack.callback(setattr, self, "meter", None)
@@ -127,7 +127,8 @@ class Training:
         if self.meter is not None:
             self.meter.mark("gradients", [param.grad])
 
-    def _state(self) -> Iterator[Tensor]:
+    def state(self) -> Iterator[Tensor]:
+        """The tensors of the optimizer's state."""
         for state in self.optimizer.state.values():
             yield from (part for part in state.values() if isinstance(part, Tensor))
 

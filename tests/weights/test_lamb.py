@@ -50,6 +50,18 @@ def test_every_tensor_moves_by_lr_times_its_norm(member, foreach):
         old = new
 
 
+@pytest.mark.parametrize("foreach", [None, False, True])
+@pytest.mark.parametrize("member", [LAMB, LARS, LARS2017])
+def test_float64_is_kept_in_the_norms(member, foreach):
+    """1e60 squared is finite in float64 alone: a ratio through float32 would be infinite."""
+    params = [nn.Parameter(torch.full((3,), 1e60, dtype=torch.float64))]
+    optimizer = member(params, lr=0.1, weight_decay=0.0, foreach=foreach)
+    params[0].grad = torch.ones(3, dtype=torch.float64)
+    optimizer.step()
+    rate = 0.1 * optimizer.defaults.get("trust_coefficient", 1.0)
+    torch.testing.assert_close(params[0].detach(), torch.full((3,), (1 - rate) * 1e60, dtype=torch.float64))
+
+
 def test_without_the_ratio_lamb_is_torch_adamw():
     one, two = pair(), pair()
     ours = steps(LAMB(one, lr=0.01, weight_decay=0.1, eps=1e-3, adapt=False), one, 20)

@@ -68,7 +68,9 @@ def test_the_history_drops_its_oldest_and_starts_afresh_with_the_subspace():
         state = optimizer.state[param]
         fed.append((param.grad @ state["right"]).reshape(-1))
         if step == 4:  # five gradients went through three places
-            assert {tuple(row.tolist()) for row in state["history"].flatten(1)} == {tuple(row.tolist()) for row in fed[2:5]}
+            assert {tuple(row.tolist()) for row in state["history"].flatten(1)} == {
+                tuple(row.tolist()) for row in fed[2:5]
+            }
     assert state["seen"] == 2
     torch.testing.assert_close(state["history"][:2].flatten(1), torch.stack(fed[5:]))
 

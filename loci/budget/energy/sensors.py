@@ -80,6 +80,7 @@ class _Counter:
         self._sum = 0
 
     def microjoules(self) -> int:
+        """How far it has counted since opening."""
         now = int(self._path.read_text("ascii"))
         self._sum += climbed(self._last, now, self._range)
         self._last = now

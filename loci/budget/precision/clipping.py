@@ -45,13 +45,16 @@ def mse(x: Values, format: IntegerFormat) -> tuple[float, float]:  # noqa: A002 
 
 
 def kl(x: Values, bits: int = 8) -> tuple[float, float]:
-    """The clipping of |x| at which 2^{bits-1} levels keep most of the information of the histogram."""
+    """The clipping of |x| at which 2^{bits-1} levels keep most of the information of the histogram.
+
+    Zeros are exact at any scale and are not counted: a ReLU makes so many that all else would be clipped to keep them.
+    """
     x = _finite(x)
     low, high = min_max(x)
     largest, levels = max(-low, high), 2 ** (bits - 1)
     if largest == 0 or levels >= BINS:
         return low, high
-    counts, edges = np.histogram(np.abs(x), bins=BINS, range=(0.0, largest))
+    counts, edges = np.histogram(np.abs(x[x != 0]), bins=BINS, range=(0.0, largest))
     ends = range(levels, BINS + 1)
     best = edges[ends[int(np.argmin([divergence(counts.astype(np.float64), end, levels) for end in ends]))]]
     return max(low, -float(best)), min(high, float(best))

@@ -6,15 +6,15 @@ weights. On the seeds 100 and 101, which the verdict does not use, blocks erred 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from loci.budget.precision.format import NumberFormat
-from loci.budget.precision.integer import IntegerFormat
-from loci.budget.precision.mx import MX
+from loci.core.card import load
 from loci.lab.claim import Claim, Evidence
 
 
-def product_error(kind: NumberFormat, seed: int) -> Evidence:
+def product_error(kind: Any, seed: int) -> Evidence:
     """How far a product with rounded activations is from the exact one, in the Frobenius norm."""
     random = np.random.default_rng(seed)
     x = random.standard_normal((256, 1024))
@@ -28,7 +28,7 @@ CLAIM = Claim(
     of="number-format/mx",
     says="with outlier channels int8 in blocks errs at most a quarter as much as int8 under one scale, for at most 4 % more bytes",
     source="OCP Microscaling Formats (MX) v1.0; Rouhani et al., arXiv:2310.10537, sec. 2",
-    run=lambda seed: product_error(MX("int8"), seed),
-    control=lambda seed: product_error(IntegerFormat(8), seed),
+    run=lambda seed: product_error(load("loci.budget.precision.mx:MX")("int8"), seed),
+    control=lambda seed: product_error(load("loci.budget.precision.integer:IntegerFormat")(8), seed),
     holds=lambda got, control: got.value <= 0.25 * control.value and got.bytes <= 1.04 * control.bytes,
 )

@@ -85,7 +85,7 @@ def train(mode: Any, model: nn.Module, domain: Domain, *, turns: int, seed: int)
     random = torch.Generator().manual_seed(seed)
     for _ in range(turns):
         text = domain.draw(8, random)
-        mode.step(lambda text=text: loss(model, text))  # type: ignore[misc]
+        mode.step(lambda text=text: loss(model, text))
 
 
 def _mode(optimizer: torch.optim.Optimizer, dtype: torch.dtype) -> Any:

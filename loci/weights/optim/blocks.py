@@ -2,6 +2,7 @@
 
 Paper: Dettmers, Lewis, Shleifer, Zettlemoyer, "8-bit Optimizers via Block-wise Quantization", arXiv:2110.02861, sec. 2.
 Differs: every tensor is quantised, small ones too; the code is rounded to nearest by bisection.
+Under `fully_shard` blocks begin anew in each shard: where shards are multiples of 256 elements nothing changes by it.
 Keeps: d + 4*ceil(d/256) bytes for a moment of d elements.
 """
 

@@ -40,6 +40,7 @@ from loci.weights.optim.projection import (
     subspace,
 )
 from loci.weights.optim.rules import Adafactor, Adam, Group, Momentum, Rule, State
+from loci.weights.optim.sharding import own, total
 
 Base: TypeAlias = Literal["adamw", "adamw8bit", "sgd", "adafactor"]
 RULES: dict[str, Rule] = {
@@ -106,7 +107,7 @@ class GaLore(Composed):
     def check(self, param: Tensor, grad: Tensor, state: State, group: Group) -> None:
         """Refuse a gradient whose singular vectors do not exist."""
         super().check(param, grad, state, group)
-        if projected(param, group) and due(state.get("step", 0) + 1, group) and not bool(grad.isfinite().all()):
+        if projected(param, group) and due(state.get("step", 0) + 1, group) and not finite(grad):
             raise ValueError(
                 f"the gradient of {shown(self, param)} is not finite, so it has no singular vectors; "
                 "lower lr, clip the gradient, or leave this step out"
@@ -192,6 +193,11 @@ class GaLoreSGD(GaLore):
     """GaLore over SGD with momentum."""
 
     base = "sgd"
+
+
+def finite(grad: Tensor) -> bool:
+    """Whether every element is finite, on every rank: all refuse a gradient or none does."""
+    return bool(total(own(grad).isfinite().logical_not().sum(), grad) == 0)
 
 
 def due(step: int, group: Group) -> bool:

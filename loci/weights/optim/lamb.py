@@ -56,7 +56,11 @@ class Trusting(Composed):
 
     def before(self, slot: Slot, group: Group) -> Tensor:
         """The gradient, clipped where asked."""
-        return slot.grad if self._clipping is None else slot.grad * like(self._clipping.to(slot.grad.device, slot.grad.dtype), slot.grad)
+        return (
+            slot.grad
+            if self._clipping is None
+            else slot.grad * like(self._clipping.to(slot.grad.device, slot.grad.dtype), slot.grad)
+        )
 
     def after(self, slot: Slot, update: Tensor, group: Group) -> Tensor:
         """The update times ||x|| / ||update||."""
@@ -213,13 +217,13 @@ class LARS2017(LARS):
 
     def before(self, slot: Slot, group: Group) -> Tensor:
         """The gradient with its L2 term, times lr and the local rate: lr enters the momentum."""
-        decayed = super().before(slot, group)
+        decayed = super().before(slot, group)  # a tensor of its own
         if not group["adapt"]:
-            return decayed * float(group["lr"])
+            return decayed.mul_(float(group["lr"]))
         w = torch.linalg.vector_norm(widened(slot.param))
         g = torch.linalg.vector_norm(widened(Trusting.before(self, slot, group)))
         local = _ratio(group["trust_coefficient"] * w, g + group["weight_decay"] * w, group["clip"])
-        return decayed * (float(group["lr"]) * local).to(decayed.dtype)
+        return decayed.mul_((float(group["lr"]) * local).to(decayed.dtype))
 
     def after(self, slot: Slot, update: Tensor, group: Group) -> Tensor:
         """The momentum as it is."""

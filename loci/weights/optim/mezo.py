@@ -55,7 +55,9 @@ class MeZO(Admitting):
 
     The closure returns the loss as a number or tensor, of one batch and without dropout (`model.eval()`); what it returns
     need not be differentiable: 1 - accuracy will do. `form` is sgd, momentum or adam. Give it the parameters to train: all,
-    or those of a LoRA. In half precision choose `eps` so that eps*z is not lost beside the weights.
+    or those of a LoRA. In half precision choose `eps` so that eps*z is not lost beside the weights. Under `fully_shard` each rank
+    draws the whole z of a tensor and keeps its rows, losses are averaged over ranks, and the root needs
+    `reshard_after_forward=True`: without backward it would go on with the copy that it gathered.
     """
 
     zeroth_order = True

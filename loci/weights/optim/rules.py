@@ -62,9 +62,8 @@ class Adam:
         below = torch._foreach_sqrt(vs)
         torch._foreach_add_(below, list(epses))
         if len(below) == 1:  # in its place: a new tensor costs a CPU as much as the division
-            updates = [torch.div(ms[0], below[0], out=below[0])]
-        else:
-            updates = list(torch._foreach_div(ms, below))
+            torch.div(ms[0], below[0], out=below[0])
+        updates = list(below if len(below) == 1 else torch._foreach_div(ms, below))
         if any(scale != 1 for scale in scales):
             torch._foreach_mul_(updates, list(scales))
         return updates

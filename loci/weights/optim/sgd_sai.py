@@ -26,6 +26,7 @@ from torch import Tensor
 from loci.core.card import method
 from loci.weights.optim.base import Composed, Params, Slot
 from loci.weights.optim.rules import Group, Momentum, Rule, widened
+from loci.weights.optim.sharding import own, total
 
 CLAMP = 10.0  # times sqrt(d); a real gradient stays below 2, so only degenerate ones meet it
 
@@ -69,7 +70,7 @@ class SGDSaI(Composed):
 
     def before(self, slot: Slot, group: Group) -> Tensor:
         """The gradient; the first that is not zero sets the factor."""
-        if "gsnr" not in slot.state and bool(slot.grad.any()):
+        if "gsnr" not in slot.state and bool(total(own(slot.grad).count_nonzero(), slot.grad)):
             slot.state["gsnr"] = gsnr(slot.grad, group["eps"])
             slot.state.pop("momentum_buffer", None)  # the mean starts here
         return slot.grad

@@ -30,12 +30,12 @@ def sharded(x: Tensor) -> bool:
 
 def own(x: Tensor) -> Tensor:
     """This rank's rows."""
-    return x.to_local() if sharded(x) else x  # type: ignore[attr-defined,no-any-return]
+    return x.to_local() if sharded(x) else x  # type: ignore[attr-defined]
 
 
 def whole(x: Tensor) -> Tensor:
     """All rows, gathered; of a sum that is spread over ranks, the sum. Every rank must call it."""
-    return x.full_tensor() if sharded(x) else x  # type: ignore[attr-defined,no-any-return]
+    return x.full_tensor() if sharded(x) else x  # type: ignore[attr-defined]
 
 
 def like(x: Tensor, model: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def like(x: Tensor, model: Tensor) -> Tensor:
 
 def cut(x: Tensor, model: Tensor) -> Tensor:
     """The same of the shape of `model`, each rank keeping the rows that it has of `model`."""
-    return like(x, model).redistribute(placements=model.placements) if sharded(model) else x  # type: ignore[attr-defined,no-any-return]
+    return like(x, model).redistribute(placements=model.placements) if sharded(model) else x  # type: ignore[attr-defined]
 
 
 def settled(x: Tensor) -> Tensor:
