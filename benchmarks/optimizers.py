@@ -258,12 +258,11 @@ def state_bytes(optimizer):
 
 def seconds(weights, optimizer):
     weights.put()
-    if weights.device == "cuda":
-        torch.cuda.synchronize()
+    wait = torch.cuda.synchronize if weights.device == "cuda" else bool
+    wait()
     start = time.perf_counter()
     optimizer.step()
-    if weights.device == "cuda":
-        torch.cuda.synchronize()
+    wait()
     return time.perf_counter() - start
 
 
