@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
@@ -68,18 +68,30 @@ def _again(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
 
 
 def cast_(model: nn.Module, dtype: torch.dtype) -> None:
-    """Change the floating parameters and buffers of a model, tied ones once; as `Module.to` does, on fake tensors too."""
+    """Change the floating parameters and buffers of a model; as `Module.to` does, on fake tensors too."""
+    _replace(model, lambda param: param.to(dtype) if param.is_floating_point() else param)
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and buffer.is_floating_point():
+                module._buffers[name] = buffer.to(dtype)
+
+
+def shapes_only(model: nn.Module) -> None:
+    """Take the numbers out of a model's parameters."""
+    _replace(model, lambda param: torch.empty(param.shape, dtype=param.dtype, device="meta"))
+
+
+def _replace(model: nn.Module, new: Callable[[Tensor], Tensor]) -> None:
+    """Put new parameters in the place of old ones, one for those that are tied."""
     made: dict[int, nn.Parameter] = {}
-    with torch.no_grad():
-        for module in model.modules():
-            for name, param in module._parameters.items():
-                if param is not None and param.is_floating_point():
-                    if id(param) not in made:
-                        made[id(param)] = nn.Parameter(param.to(dtype), param.requires_grad)
-                    module._parameters[name] = made[id(param)]
-            for name, buffer in module._buffers.items():
-                if buffer is not None and buffer.is_floating_point():
-                    module._buffers[name] = buffer.to(dtype)
+    old = list(model.parameters())  # held, so that no id comes twice
+    for module in model.modules():
+        for name, param in module._parameters.items():
+            if param is not None:
+                if id(param) not in made:
+                    made[id(param)] = nn.Parameter(new(param.detach()), param.requires_grad)
+                module._parameters[name] = made[id(param)]
+    del old
 
 
 def numbers(model: nn.Module) -> int:

@@ -48,20 +48,17 @@ def save(folder: Path, training: Training, *, step: int, losses: list[float], ke
 
 def last(folder: Path, *, device: str) -> dict[str, Any] | None:
     """The newest checkpoint of a folder, None where there is none; a ValueError when it was made otherwise."""
-    found = _files(folder)
-    if not found:
-        others = sorted(folder.glob("step-*.pt")) if folder.is_dir() else []
-        if others:
-            raise ValueError(f"{others[-1]} was written by other processes than these; start as many as then")
+    newest = _newest(folder)
+    if newest is None:
         return None
     try:
-        held: dict[str, Any] = torch.load(found[-1], map_location=device, weights_only=False)
+        held: dict[str, Any] = torch.load(newest, map_location=device, weights_only=True)
+        version = held["format"]
     except Exception as error:
-        raise ValueError(f"{found[-1]} cannot be read ({error}); remove it to go on from the one before") from error
-    if held.get("format") != FORMAT:
-        raise ValueError(
-            f"{found[-1]} has format {held.get('format')}, this loci reads {FORMAT}; use the loci that wrote it"
-        )
+        told = f"{error}".partition("\n")[0]
+        raise ValueError(f"{newest} cannot be read ({told}); remove it to go on from the one before") from error
+    if version != FORMAT:
+        raise ValueError(f"{newest} has format {version}, this loci reads {FORMAT}; use the loci that wrote it")
     held["plan"] = Plan(**held["plan"])
     return held
 
@@ -82,8 +79,27 @@ def _random() -> dict[str, Any]:
     return held | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
 
 
+def _newest(folder: Path) -> Path | None:
+    """The newest file, of several processes the newest that all of them have: a crash may leave one behind by one."""
+    found = {path.name.partition(".")[0]: path for path in _files(folder)}
+    others = sorted(path for path in folder.glob("step-*.pt") if _world(path.name) != _world(f"{_part()}.pt"))
+    if others and not found:
+        raise ValueError(f"{others[-1]} was written by other processes than these; start as many as then")
+    steps = [set(found)]
+    if dist.is_initialized():
+        steps = [set(found)] * dist.get_world_size()
+        dist.all_gather_object(steps, set(found))
+    common = set.intersection(*steps)
+    return found[max(common)] if common else None
+
+
 def _part() -> str:
     return f".{dist.get_rank()}-of-{dist.get_world_size()}" if dist.is_initialized() else ""
+
+
+def _world(name: str) -> str:
+    """How many processes a file's name speaks of, nothing for one alone."""
+    return name.partition("-of-")[2]
 
 
 def _files(folder: Path) -> list[Path]:

@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from torch._subclasses.fake_tensor import FakeTensor
+
 from loci.budget.blocks import blocks, numbers, weight_bytes
 from loci.budget.choice import Forecast, Progress, forecasts
 from loci.budget.device import Device
@@ -145,6 +147,8 @@ def fit(
         raise ValueError(f"options={dict(options)} are for one optimizer; name it with optimizer=[...]")
     with fake(place):
         model, made, _ = what.make()
+        if not all(isinstance(param, FakeTensor) for param in model.parameters()):
+            raise ValueError(f"{what.name}() returned a model that was made before; build it inside, anew in each call")
         rows, count, repeats = rows_of(made), numbers(model), bool(blocks(model))
         least = min(weight_bytes(model, half=dtype == "bf16") for dtype in precision or PRECISIONS)
     if limit is not None and limit < least:

@@ -21,12 +21,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from loci.budget.blocks import shapes_only
 from loci.budget.device import Device
 from loci.budget.meter import ByteMeter
 from loci.budget.plan import Plan, Precision, is_zeroth_order
 from loci.budget.simulate import dearest, fake, imagined, prepare, simulate, warm
 from loci.budget.subject import Subject, slices
 from loci.budget.timeline import KINDS, Peak, Timeline
+from loci.budget.training import build, state
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,22 +88,23 @@ class Forecasts:
 
     def _update(self, optimizer: str, half: bool) -> Update:  # noqa: FBT001 - keys of a cache
         with fake(self.device):
-            plan = Plan(optimizer, "bf16" if half else "fp32")
-            training = prepare(self.subject, plan, self.device, self.options.get(optimizer))
-            params, meter = _trained(training.model), imagined(self.device)
-            with training.metered(meter):
-                for param in params:
-                    param.grad = torch.empty_like(param)
-                for _ in range(warm(training.optimizer)):
-                    training.optimizer.step()
-                steady = _extra(training.optimizer.step, meter)
-                alone = _each(training.optimizer, params, meter)
-                dearest(training.optimizer)
-                extra = max(steady, _extra(training.optimizer.step, meter))
-                alone = tuple(map(max, alone, _each(training.optimizer, params, meter)))
-            state = {id(part.untyped_storage()): part for part in training.state()}
-            held = sum(self.device.count(part.untyped_storage().nbytes()) for part in state.values())
-        return Update(held, extra, alone)
+            model = prepare(self.subject, Plan("sgd", "bf16" if half else "fp32"), self.device, None).model
+        shapes_only(model)  # meta tensors do for a step what fake ones do, ten times faster; passes need autocast
+        foreach = True if self.device.name == "cuda" else None
+        stepped = build(Plan(optimizer), model, self.options.get(optimizer, {}), foreach=foreach)
+        params, meter = _trained(model), imagined(self.device)
+        meter.hold("parameters", params)
+        with meter:
+            for param in params:
+                param.grad = torch.empty_like(param)
+            for _ in range(warm(stepped)):
+                stepped.step()
+            steady, alone = _extra(stepped.step, meter), _each(stepped, params, meter)
+            dearest(stepped)
+            extra = max(steady, _extra(stepped.step, meter))
+            alone = tuple(map(max, alone, _each(stepped, params, meter)))
+        held = {id(part.untyped_storage()): part.untyped_storage().nbytes() for part in state(stepped)}
+        return Update(sum(map(self.device.count, held.values())), extra, alone)
 
 
 def apart(passes: Passes, update: Update, *, parts: int) -> Peak:
@@ -148,7 +151,7 @@ def _moment(timeline: Timeline, curves: Any, at: int, freed: int) -> Peak:
 
 def _end(timeline: Timeline) -> Peak:
     """The moment at which all gradients are complete."""
-    at = max(place for place, phase in enumerate(timeline.phases) if phase != "step")
+    at = timeline.phases.index("step") - 1
     moment = _moment(timeline, timeline.curves(), at, 0)
     return Peak(moment.bytes, moment.split, "step")
 
@@ -174,7 +177,9 @@ def _extra(run: Callable[[], object], meter: ByteMeter) -> int:
     return meter.high - before
 
 
-def _noting(done: list[tuple[int, int, int]], number: int, meter: ByteMeter, device: Device) -> Callable[[Tensor], None]:
+def _noting(
+    done: list[tuple[int, int, int]], number: int, meter: ByteMeter, device: Device
+) -> Callable[[Tensor], None]:
     def note(param: Tensor) -> None:
         assert param.grad is not None
         done.append((number, len(meter), device.count(param.grad.untyped_storage().nbytes())))

@@ -46,7 +46,7 @@ class Processes:
             mesh = init_device_mesh(self.device, (self.count,))
             for block in blocks(model).values():
                 fully_shard(block, mesh=mesh)
-            fully_shard(model, mesh=mesh)
+            fully_shard(model, mesh=mesh, reshard_after_forward=True)  # forward passes without backward too
 
     def part(self, batch: Any) -> Any:
         """This process's rows of a batch."""

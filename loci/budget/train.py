@@ -6,6 +6,7 @@ With a folder for checkpoints a run that was cut goes on to the bit.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map
 
 from loci.budget import checkpoint
 from loci.budget.choice import Forecast
@@ -70,13 +72,15 @@ def train(
     sharded over the processes (FSDP2) and each takes its part of the rows. A budget is kept: on the CPU a step that
     would pass it is stopped, on a GPU the allocator is told. Raises BudgetExceeded when no plan is left.
     """
+    if steps < 0 or every < 1:
+        raise ValueError(f"steps={steps}, every={every}: give at least 0 steps and a checkpoint every 1 or more")
     run = _Run(fit, Path(checkpoints) if checkpoints is not None else None, report, steps)
     with Processes.of(fit.device.name) as run.processes:
-        run.start(plan, seed)
         batch = batches(data, rows=fit.subject.rows, window=fit.subject.window, tokens=fit.subject.tokens, seed=seed)
+        run.start(plan, seed)
         while len(run.losses) < steps:
-            run.advance(batch(len(run.losses)))
-            if run.folder is not None and (len(run.losses) % every == 0 or len(run.losses) == steps):
+            done = run.advance(batch(len(run.losses)))
+            if done and run.folder is not None and (len(run.losses) % every == 0 or len(run.losses) == steps):
                 run.save()
     return Trained(run.training.model, run.losses, run.training.plan, run.peak, run.foreseen.bytes, run.notes)
 
@@ -104,7 +108,7 @@ class _Run:
         held = checkpoint.last(self.folder, device=self.fit.device.name) if self.folder is not None else None
         torch.manual_seed(seed)
         if held is not None:
-            self.build(held["plan"])
+            self.build(plan if plan is not None and _alike(plan, held["plan"]) else held["plan"])
             checkpoint.load(self.training, held)
             self.losses = list(held["losses"])
         else:
@@ -131,25 +135,25 @@ class _Run:
         if self.folder is not None:
             checkpoint.save(self.folder, self.training, step=len(self.losses), losses=self.losses)
 
-    def advance(self, batch: Any) -> None:
-        """One step, under the next plan if this one runs out of memory."""
-        batch = self.processes.part(batch)
-        while True:
-            meter = self.processes.meter(self.fit.budget)
-            trouble = ""
-            try:
-                with self.training.metered(meter) if meter is not None else nullcontext():
-                    loss = float(self.processes.mean(self.training.step(batch)))
-            except (OverBudget, RuntimeError) as error:  # torch.OutOfMemoryError is one of these
-                if not _is_memory(error):
-                    raise
-                trouble = f"{error}".partition("\n")[0]
-            if not trouble:  # the error is gone by here, and with it the tensors of the failed step
-                self.peak = max(self.peak, self.processes.peak(meter))
-                self.losses.append(loss)
-                self.tell(loss)
-                return
+    def advance(self, batch: Any) -> bool:
+        """One step, or another plan if this one runs out of memory; whether it was a step."""
+        batch = self.training.batch = tree_map(_alone, self.processes.part(batch))
+        meter = self.processes.meter(self.fit.budget)
+        trouble = ""
+        try:
+            with self.training.metered(meter) if meter is not None else nullcontext():
+                loss = float(self.processes.mean(self.training.step(batch)))
+        except (OverBudget, RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+            if not _is_memory(error):
+                raise
+            trouble = f"{error}".partition("\n")[0] or type(error).__name__
+        if trouble:  # the error is gone by here, and with it the tensors of the failed step
             self.change(trouble, meter)
+            return False
+        self.peak = max(self.peak, self.processes.peak(meter))
+        self.losses.append(loss)
+        self.tell(loss)
+        return True
 
     def change(self, trouble: str, meter: ByteMeter | None) -> None:
         """Explain what was alive and go on under the next plan, from weights that no half step touched."""
@@ -157,11 +161,13 @@ class _Run:
         at_peak = meter.timeline().peak().split if meter is not None else self.foreseen.split
         told = ", ".join(f"{kind} {show(size)}" for kind, size in at_peak.items() if size)
         story = f"step {len(self.losses) + 1} ran out of memory under {failed} ({told}; {trouble})"
+        needed = max(self.fit.smallest.bytes, meter.high if meter is not None else 0)
+        if self.processes.count > 1:
+            raise BudgetExceeded(f"{story}; start all processes again with a leaner plan=", needed=needed, limit=limit)
         left = [one for one in self.fit.fitting if one.bytes < self.foreseen.bytes]
         if not left:
-            raise BudgetExceeded(f"{story}; no leaner plan is left", needed=self.fit.smallest.bytes, limit=limit)
-        same = [one for one in left if (one.plan.optimizer, one.plan.precision) == (failed.optimizer, failed.precision)]
-        following = (same or left)[0]
+            raise BudgetExceeded(f"{story}; no leaner plan is left", needed=needed, limit=limit)
+        following = ([one for one in left if _alike(one.plan, failed)] or left)[0]
         whole = self.training.untouched()
         held = whole or (checkpoint.last(self.folder, device=self.fit.device.name) if self.folder else None)
         if held is None:
@@ -172,15 +178,27 @@ class _Run:
             )
         if whole is None:
             self.losses = list(held["losses"])
+        same = _alike(following.plan, held["plan"])
         if whole is not None and same:
             torch.set_rng_state(whole["random"]["cpu"])
             self.training.replan(following.plan)
             self.foreseen, self.peak = following, 0
         else:
-            self.build(following.plan)
-            checkpoint.load(self.training, held, optimizer=bool(same))
-        self.notes.append(f"{story}. Going on with {following.plan}" + ("" if same else "; its optimizer starts anew"))
+            self.rebuild(following.plan, held, optimizer=same)
+        back = "" if whole is not None else f" from step {len(self.losses)}"
+        self.notes.append(
+            f"{story}. Going on{back} with {following.plan}" + ("" if same else "; its optimizer starts anew")
+        )
         self.tell(float("nan"), self.notes[-1])
+
+    def rebuild(self, plan: Plan, held: dict[str, Any], *, optimizer: bool) -> None:
+        """Let the training at hand go before another is built that takes up what is held."""
+        if not optimizer:
+            del held["optimizer"]
+        del self.training
+        gc.collect()  # hooks on parameters know their training, and it knows them
+        self.build(plan)
+        checkpoint.load(self.training, held, optimizer=optimizer)
 
     def tell(self, loss: float, note: str = "") -> None:
         """Report to whoever listens."""
@@ -190,5 +208,16 @@ class _Run:
             )
 
 
+def _alike(one: Plan, other: Plan) -> bool:
+    """Whether weights and state of one plan can go on under the other."""
+    return (one.optimizer, one.precision) == (other.optimizer, other.precision)
+
+
+def _alone(leaf: Any) -> Any:
+    """A tensor in bytes of its own, where it is a small part of a large one."""
+    part = isinstance(leaf, torch.Tensor) and leaf.untyped_storage().nbytes() > leaf.nbytes
+    return leaf.clone() if part else leaf
+
+
 def _is_memory(error: Exception) -> bool:
-    return isinstance(error, OverBudget | torch.OutOfMemoryError) or "t allocate memory" in str(error)
+    return isinstance(error, OverBudget | torch.OutOfMemoryError | MemoryError) or "t allocate memory" in str(error)

@@ -45,6 +45,9 @@ class Training:
         self.meter: ByteMeter | None = None
         self._updating = False  # whether weights may be half updated
         self._random = torch.get_rng_state()
+        self._buffers: list[tuple[Tensor, Tensor]] = []  # those that a forward pass may write to, beside their copies
+        if is_zeroth_order(plan.optimizer):
+            self.model.eval()  # dropout would drown the difference of a step's two losses
         for param in self.model.parameters():
             if param.requires_grad:
                 param.register_post_accumulate_grad_hook(self._mark_gradient)
@@ -67,11 +70,12 @@ class Training:
         """One update from a batch; its mean loss before the update, detached."""
         parts = slices(tree_map(self._here, batch), self.plan.micro_batches)
         zeroth = is_zeroth_order(self.plan.optimizer)
-        self._random, self._updating = torch.get_rng_state(), zeroth or self.plan.fused
+        self._random, self._updating = torch.get_rng_state(), zeroth
+        self._buffers = [(buffer, buffer.clone()) for buffer in _kept_buffers(self.model)]
         loss = self._from_losses(parts) if zeroth else self._from_gradients(parts)
         if self.meter is not None:
-            self.meter.mark("optimizer", self.state())
-        self._updating = False
+            self.meter.mark("optimizer", state(self.optimizer))
+        self._updating, self._buffers = False, []
         return loss
 
     def _from_losses(self, parts: list[Any]) -> Tensor:
@@ -87,6 +91,7 @@ class Training:
                 loss = self._forward(part)
             losses.append(loss.detach())
             with self._phase("backward"):
+                self._updating = self.plan.fused
                 torch.autograd.backward(self.scaler.scale(loss / len(parts)))
             del loss
         with self._phase("step"):
@@ -101,11 +106,15 @@ class Training:
         self.scaler.update()
 
     def untouched(self) -> dict[str, Any] | None:
-        """The weights, the optimizer's state and the random state, or None when a step was cut inside the update."""
+        """All as it was before the step that failed, or None when that was cut inside the update."""
         if self._updating:
             return None
         self.optimizer.zero_grad()
+        for buffer, before in self._buffers:
+            buffer.copy_(before)
+        self._buffers = []
         return {
+            "plan": self.plan,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -116,7 +125,7 @@ class Training:
         """Enter what is held already and count the steps inside the with-block."""
         stack = ExitStack()
         meter.hold("parameters", [*self.model.parameters(), *self.model.buffers()])
-        meter.hold("optimizer", self.state())
+        meter.hold("optimizer", state(self.optimizer))
         meter.hold("activations", tree_leaves(self.batch))
         self.meter = meter
         stack.callback(setattr, self, "meter", None)
@@ -126,11 +135,6 @@ class Training:
     def _mark_gradient(self, param: Tensor) -> None:
         if self.meter is not None:
             self.meter.mark("gradients", [param.grad])
-
-    def state(self) -> Iterator[Tensor]:
-        """The tensors of the optimizer's state."""
-        for state in self.optimizer.state.values():
-            yield from (part for part in state.values() if isinstance(part, Tensor))
 
     def _here(self, leaf: Any) -> Any:
         return leaf.to(self.device, non_blocking=True) if isinstance(leaf, Tensor) and self.device != "cpu" else leaf
@@ -142,6 +146,14 @@ class Training:
         dtype = MIXED.get(self.plan.precision)
         with torch.autocast(self.device, dtype or torch.bfloat16, enabled=dtype is not None):
             return self.loss(self.model, part)
+
+
+def _kept_buffers(model: nn.Module) -> Iterator[Tensor]:
+    """The buffers that a state dict keeps, such as running means; the others are constants."""
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and name not in module._non_persistent_buffers_set:
+                yield buffer
 
 
 def build(plan: Plan, model: nn.Module, options: dict[str, Any], *, foreach: bool | None = None) -> Any:
@@ -158,3 +170,9 @@ def build(plan: Plan, model: nn.Module, options: dict[str, Any], *, foreach: boo
             exact = [f"^{re.escape(name)}$" for name in names]
             return kind(load("loci.weights.optim.base:split")(model, exact, rank=rank), **options)
     return kind(list(model.named_parameters()), **options)
+
+
+def state(optimizer: Any) -> Iterator[Tensor]:
+    """The tensors of an optimizer's state."""
+    for held in optimizer.state.values():
+        yield from (part for part in held.values() if isinstance(part, Tensor))

@@ -141,8 +141,10 @@ class MeZO(Admitting):
         for _, param in self._trained():
             if param.device not in random:
                 random[param.device] = torch.Generator(param.device).manual_seed(seed)
-            z = torch.randn(param.shape, generator=random[param.device], device=param.device, dtype=param.dtype)
-            yield cut(z, param)
+            size, stream = param.shape, random[param.device]
+            yield cut(
+                torch.randn(size, generator=stream, device=param.device, dtype=param.dtype), param
+            )  # held by none
 
     def _take(self, step: Step) -> None:
         """Log a step and move the weights by what the last steps say."""
