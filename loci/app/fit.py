@@ -109,12 +109,12 @@ def _batch(text: str) -> tuple[int, int] | None:
 
 def _train(found: Any, data: Path, **options: Any) -> Any:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     watched = sys.stderr.isatty()
     with Progress(*columns, console=Console(stderr=True), transient=True) if watched else nullcontext() as bar:
-        task = bar.add_task("", total=options["steps"]) if bar else None
+        task = bar.add_task("", total=options["steps"]) if bar else TaskID(0)
 
         def report(now: Any) -> None:
             if bar:

@@ -59,16 +59,21 @@ def last(folder: Path, *, device: str) -> dict[str, Any] | None:
         raise ValueError(f"{newest} cannot be read ({told}); remove it to go on from the one before") from error
     if version != FORMAT:
         raise ValueError(f"{newest} has format {version}, this loci reads {FORMAT}; use the loci that wrote it")
-    held["plan"] = Plan(**held["plan"])
-    return held
+    return held | {"plan": Plan(**held["plan"]), "path": newest}
 
 
 def load(training: Training, held: dict[str, Any], *, optimizer: bool = True) -> None:
     """Put a checkpoint into a training; without `optimizer` only the weights and the random state."""
-    training.model.load_state_dict(held["model"])
-    if optimizer:
-        training.optimizer.load_state_dict(held["optimizer"])
-        training.scaler.load_state_dict(held["scaler"])
+    try:
+        training.model.load_state_dict(held["model"])
+        if optimizer:
+            training.optimizer.load_state_dict(held["optimizer"])
+            training.scaler.load_state_dict(held["scaler"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        told = f"{error}".partition("\n")[0]
+        raise ValueError(
+            f"{held.get('path', 'what is held')} is of another model or optimizer ({told}); give another folder"
+        ) from error
     torch.set_rng_state(held["random"]["cpu"].cpu())
     if "cuda" in held["random"] and torch.cuda.is_available():
         torch.cuda.set_rng_state(held["random"]["cuda"].cpu())

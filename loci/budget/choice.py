@@ -52,7 +52,7 @@ class Forecast:
             "micro_batches": plan.micro_batches,
             "fused": plan.fused,
             "bytes": self.bytes,
-            **self.split,
+            **{str(kind): size for kind, size in self.split.items()},
             "phase": self.peak.phase,
             "work": round(self.work, 3),
             "gives_up": list(self.gives_up),
@@ -64,8 +64,13 @@ def forecasts(of: Forecasts, plans: Sequence[Plan], progress: Progress | None) -
     plain = of.flops(Plan("sgd"))
     found = []
     for done, plan in enumerate(plans, 1):
-        work = of.flops(plan) / plain if plain else 1.0
-        found.append(Forecast(plan, of.peak(plan), work, gives_up(plan, work)))
+        try:
+            work = of.flops(plan) / plain if plain else 1.0
+            found.append(Forecast(plan, of.peak(plan), work, gives_up(plan, work)))
+        except (ValueError, RuntimeError):
+            if plan.micro_batches == 1:
+                raise
+            # else the model takes no part so small, as batch norms take no single row: that is no way to train it
         if progress is not None:
             progress(done, len(plans))
     order = FIRST[of.device.name]

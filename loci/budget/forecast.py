@@ -13,8 +13,8 @@ the one that is there. `simulate` runs a whole plan, and is the oracle of the co
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any
 
@@ -26,7 +26,7 @@ from loci.budget.device import Device
 from loci.budget.meter import ByteMeter
 from loci.budget.plan import Plan, Precision, is_zeroth_order
 from loci.budget.simulate import dearest, fake, imagined, prepare, simulate, warm
-from loci.budget.subject import Subject, slices
+from loci.budget.subject import Made, Subject, slices
 from loci.budget.timeline import KINDS, Peak, Timeline
 from loci.budget.training import build, state
 
@@ -62,7 +62,9 @@ class Forecasts:
     def peak(self, plan: Plan) -> Peak:
         """The peak of a plan's dearest step, workspaces of the device included."""
         if is_zeroth_order(plan.optimizer):
-            found = simulate(self.subject, plan, self.device, options=self.options.get(plan.optimizer)).peak()
+            part = replace(self.subject, make=partial(_first_part, self.subject.make, plan.micro_batches))
+            alone = replace(plan, micro_batches=1)  # parts come after each other and leave nothing
+            found = simulate(part, alone, self.device, options=self.options.get(plan.optimizer)).peak()
         else:
             passes = self._passed(plan.precision, plan.checkpointing, plan.micro_batches)
             update = self._updated(plan.optimizer, plan.precision == "bf16")
@@ -80,7 +82,7 @@ class Forecasts:
             done: list[tuple[int, int, int]] = []
             meter = imagined(self.device)
             for number, param in enumerate(_trained(training.model)):
-                param.register_post_accumulate_grad_hook(_noting(done, number, meter, self.device))
+                param.register_post_accumulate_grad_hook(_noting(done, number, meter, self.device))  # type: ignore[no-untyped-call]
             training.apply = lambda: None  # type: ignore[method-assign]
             with training.metered(meter):
                 training.step(slices(training.batch, parts)[0])
@@ -105,6 +107,11 @@ class Forecasts:
             alone = tuple(map(max, alone, _each(stepped, params, meter)))
         held = {id(part.untyped_storage()): part.untyped_storage().nbytes() for part in state(stepped)}
         return Update(sum(map(self.device.count, held.values())), extra, alone)
+
+
+def _first_part(make: Callable[[], Made], parts: int) -> Made:
+    model, batch, loss = make()
+    return model, slices(batch, parts)[0], loss
 
 
 def apart(passes: Passes, update: Update, *, parts: int) -> Peak:

@@ -42,7 +42,7 @@ from loci.core.sizes import show
     example={},
     needs=("torch",),
 )
-class ByteMeter(TorchDispatchMode):
+class ByteMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts while it is entered. `hold` enters what was there before, `mark` says what a storage turned out to be for.
 
     `live` is what is alive now, `high` its largest value since `high` was last set. With a `limit`, the operation that takes the live bytes above it raises `OverBudget`. `count` is what a storage of n
@@ -50,7 +50,7 @@ class ByteMeter(TorchDispatchMode):
     """
 
     def __init__(self, *, limit: int | None = None, count: Callable[[int], int] | None = None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.limit, self.live, self.high, self.flops = limit, 0, 0, 0
         self._count = count or (lambda size: size)
         self._phase = "forward"
@@ -74,6 +74,15 @@ class ByteMeter(TorchDispatchMode):
                 number = self._known.get(_key(tensor))
                 if number is not None and self._kinds[number] != "parameters":
                     self._kinds[number] = kind
+
+    def pass_by(self, size: int) -> None:
+        """Enter bytes that an operation held inside and gave back before it returned."""
+        number, size = len(self._sizes), self._count(size)
+        self._kinds.append("temporaries")
+        self._sizes.append(size)
+        self._born.append(self._phase)
+        self._events += [(number, 1, self._phase), (number, -1, self._phase)]
+        self.high = max(self.high, self.live + size)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -119,7 +128,7 @@ class ByteMeter(TorchDispatchMode):
         return {"e": len(self)}
 
     def __enter__(self) -> Self:
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -164,4 +173,4 @@ class ByteMeter(TorchDispatchMode):
 
 
 def _key(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)

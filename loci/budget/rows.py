@@ -39,7 +39,9 @@ def windows(codes: Tensor, *, rows: int, window: int, tokens: int | None, seed: 
     """Random rows (rows, window) of a text (N,), the same for the same seed and number."""
     if len(codes) < window:
         raise ValueError(f"the text has {len(codes)} tokens, a row takes {window}; give more text or shorter rows")
-    most = int(codes.max())
+    least, most = int(codes.min()), int(codes.max())
+    if least < 0:
+        raise ValueError(f"the text has token {least}; give tokens of at least 0")
     if tokens is not None and most >= tokens:
         raise ValueError(f"the text has token {most}, the model knows {tokens}; encode it for this model")
 

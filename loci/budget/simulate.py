@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -15,23 +15,34 @@ from loci.budget.plan import Plan
 from loci.budget.subject import Subject
 from loci.budget.timeline import Timeline
 from loci.budget.training import Training
+from loci.budget.workspace import workspace
 
 REFRESH = "update_proj_gap"  # the option of methods that do dear work only now and then
 
 
-class Imagined(ByteMeter):
-    """The byte meter of a step without numbers: what asks a tensor for one is told that conditions hold, or one."""
+class Imagined(ByteMeter):  # type: ignore[no-untyped-call]
+    """The byte meter of a step without numbers: what asks a tensor for one is told that conditions hold, or one.
+
+    `inside` says what the kernel of an operation would hold while it runs, since no kernel runs here.
+    """
+
+    def __init__(self, *, count: Callable[[int], int], inside: Callable[[Any, Any, Any], int] | None) -> None:
+        super().__init__(count=count)
+        self._inside = inside
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Answer what asks for a number; count all else."""
         if func is torch.ops.aten._local_scalar_dense.default:
             return True if args[0].dtype == torch.bool else 1.0 if args[0].is_floating_point() else 1
-        return super().__torch_dispatch__(func, types, args, kwargs)
+        out = super().__torch_dispatch__(func, types, args, kwargs)
+        if self._inside is not None and (size := self._inside(func, args, out)):
+            self.pass_by(size)
+        return out
 
 
 def imagined(device: Device) -> Imagined:
     """A meter for fake steps on that device."""
-    return Imagined(count=device.count)
+    return Imagined(count=device.count, inside=workspace if device.name == "cpu" else None)
 
 
 @contextmanager
@@ -67,8 +78,8 @@ def prepare(subject: Subject, plan: Plan, device: Device, options: dict[str, Any
 
 
 def warm(optimizer: Any) -> int:
-    """Steps until the optimizer holds all that it will: two, or as many as the gradients that it remembers."""
-    return max(2, *(group.get("history", 0) for group in optimizer.param_groups))
+    """Steps until the optimizer holds all that it will: one, or as many as the gradients that it remembers."""
+    return max(1, *(int(group.get("history", 0)) for group in optimizer.param_groups))
 
 
 def dearest(optimizer: Any) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -108,8 +110,24 @@ def _configured(path: Path, batch: tuple[int, int]) -> Subject:
 
 def causal_loss(model: nn.Module, tokens: Tensor) -> Tensor:
     """The loss of a causal language model of transformers on rows (B, T)."""
-    loss: Tensor = model(input_ids=tokens, labels=tokens, use_cache=False).loss
+    with _taken_for_real():
+        loss: Tensor = model(input_ids=tokens, labels=tokens, use_cache=False).loss
     return loss
+
+
+@contextmanager
+def _taken_for_real() -> Iterator[None]:
+    """Fake tensors make transformers build masks, and copies of keys and values, that a real run does without."""
+    module = import_module("transformers.utils.import_utils")
+    known = getattr(module, "is_fake_tensor", None)  # not in every release
+    if known is None:
+        yield
+        return
+    module.is_fake_tensor = lambda _: False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        module.is_fake_tensor = known  # type: ignore[attr-defined]
 
 
 def _function(target: Callable[[], Made]) -> Subject:

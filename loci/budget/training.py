@@ -50,7 +50,7 @@ class Training:
             self.model.eval()  # dropout would drown the difference of a step's two losses
         for param in self.model.parameters():
             if param.requires_grad:
-                param.register_post_accumulate_grad_hook(self._mark_gradient)
+                param.register_post_accumulate_grad_hook(self._mark_gradient)  # type: ignore[no-untyped-call]
         self.optimizer = build(plan, self.model, options or {}, foreach=foreach)
         self.scaler = torch.amp.GradScaler(device, enabled=plan.precision == "fp16-mixed")
         self._undo: list[Callable[[], None]] = []

@@ -103,8 +103,8 @@ def load_all(package: str = "loci") -> list[str]:
 def methods(package: str, kind: str) -> dict[str, Any]:
     """The classes of a kind by their names on the card, once every module of the package is imported.
 
-    >>> methods("loci.core", "mixer")
-    {}
+    >>> "bm25" in methods("loci.records.schemes", "scheme")
+    True
     """
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
         importlib.import_module(f"{package}.{module.name}")

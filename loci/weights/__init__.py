@@ -3,7 +3,3 @@
 
 Needs the extra `torch`: pip install "loci[torch]".
 """
-
-from loci.core.card import attribute, methods
-
-__all__ = ["attribute", "methods"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from loci.weights import attribute, methods
+from loci.core.card import attribute, methods
 
 
 def local_trainers() -> dict[str, Any]:

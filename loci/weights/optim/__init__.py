@@ -6,11 +6,9 @@ own module, `from loci.weights.optim.galore import GaLore`.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from typing import Any
 
-from loci.core.card import members
+from loci.core.card import attribute, methods
 
 
 def optimizers() -> dict[str, Any]:
@@ -19,16 +17,9 @@ def optimizers() -> dict[str, Any]:
     >>> "galore" in optimizers()
     True
     """
-    for module in pkgutil.iter_modules(__path__):
-        importlib.import_module(f"{__name__}.{module.name}")
-    return {card.name: member for card, member in members("optimizer")}
+    return methods(__name__, "optimizer")
 
 
 def __getattr__(name: str) -> Any:
     """The optimizer class of that name, imported on first use (PEP 562)."""
-    if not name.startswith("_"):
-        known = {member.__name__: member for member in optimizers().values()}
-        if name in known:
-            return known[name]
-        raise AttributeError(f"module {__name__!r} has no {name!r}; it offers {', '.join(sorted(known))}")
-    raise AttributeError(f"module {__name__!r} has no {name!r}")
+    return attribute(__name__, "optimizer", name)
