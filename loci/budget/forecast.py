@@ -35,12 +35,14 @@ from loci.budget.training import build, state
 class Passes:
     """Forward and backward of one part: its timeline, its floating-point operations, and when each gradient is complete.
 
-    `done`: number of the parameter, event after which its gradient is complete, bytes of the gradient.
+    `done`: number of the parameter, event after which its gradient is complete, bytes of the gradient. `loss`: the bytes
+    of the loss, which is kept for each part.
     """
 
     timeline: Timeline
     flops: int
     done: tuple[tuple[int, int, int], ...]
+    loss: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +87,8 @@ class Forecasts:
                 param.register_post_accumulate_grad_hook(_noting(done, number, meter, self.device))  # type: ignore[no-untyped-call]
             training.apply = lambda: None  # type: ignore[method-assign]
             with training.metered(meter):
-                training.step(slices(training.batch, parts)[0])
-            return Passes(meter.timeline(), meter.flops, tuple(done))
+                loss = training.step(slices(training.batch, parts)[0])
+            return Passes(meter.timeline(), meter.flops, tuple(done), self.device.count(loss.element_size()))
 
     def _update(self, optimizer: str, half: bool) -> Update:  # noqa: FBT001 - keys of a cache
         with fake(self.device):
@@ -117,12 +119,12 @@ def _first_part(make: Callable[[], Made], parts: int) -> Made:
 def apart(passes: Passes, update: Update, *, parts: int) -> Peak:
     """The peak where the step follows the passes, of which the later ones find gradients there."""
     none = [0] * len(passes.done)
-    during = [_highest(passes, none, free=False)]
+    during, kept = [_highest(passes, none, free=False)], (parts - 1) * passes.loss
     if parts > 1:  # what the first part left is there, and a new gradient lives until it is added
         later = _highest(passes, none, free=True)
         new = later.plus("temporaries", later.split["gradients"]).plus("gradients", -later.split["gradients"])
-        during.append(new.plus("gradients", sum(size for *_, size in passes.done)))
-    after = _end(passes.timeline).plus("temporaries", update.extra)
+        during.append(new.plus("gradients", sum(size for *_, size in passes.done)).plus("activations", kept))
+    after = _end(passes.timeline).plus("temporaries", update.extra).plus("activations", kept)
     return max(*during, after, key=lambda peak: peak.bytes).plus("optimizer", update.state)
 
 

@@ -28,7 +28,7 @@ def draw(steps: Mapping[str, Timeline], path: Path, *, budget: int | None = None
     panels = figure.subplots(len(steps), 1, squeeze=False, sharey=True)[:, 0]
     for panel, (name, step) in zip(panels, steps.items(), strict=True):
         _panel(panel, name, step, budget)
-    panels[-1].set_xlabel("operations of one step")
+    panels[-1].set_xlabel("operations of two steps: a usual one, then one with what is done now and then")
     panels[0].legend(loc="upper left", ncols=len(KINDS), fontsize=8, frameon=False)
     figure.savefig(path, dpi=150)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from loci.budget.blocks import blocks
 from loci.budget.meter import ByteMeter
-from loci.budget.subject import slices
+from loci.budget.subject import rows_of, slices
 
 
 class Processes:
@@ -50,7 +50,12 @@ class Processes:
 
     def part(self, batch: Any) -> Any:
         """This process's rows of a batch."""
-        return batch if self.count == 1 else slices(batch, self.count)[dist.get_rank()]
+        if self.count == 1:
+            return batch
+        rows = rows_of(batch)
+        if rows % self.count:
+            raise ValueError(f"{self.count} processes do not divide {rows} rows; give a multiple")
+        return slices(batch, self.count)[dist.get_rank()]
 
     def mean(self, loss: Tensor) -> Tensor:
         """A loss averaged over the processes."""

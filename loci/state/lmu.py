@@ -77,7 +77,7 @@ class Delay(nn.Module):
         """The same with resets (B, T): by stretches of 64 moments, each a product of what is still seen and the response."""
         response = orbit(self.A, self.B, STRETCH).flip(0)  # (STRETCH, N), the latest moment last
         found = []
-        for signal, begins in zip(u.split(STRETCH, 1), reset.split(STRETCH, 1), strict=True):
+        for signal, begins in zip(torch.split(u, STRETCH, 1), torch.split(reset, STRETCH, 1), strict=True):
             episode = begins.cumsum(1)
             seen = _lagged(episode, outside=-1) == episode.unsqueeze(-1)  # (B, t, STRETCH)
             driven = torch.where(seen, _lagged(signal), 0.0) @ response

@@ -49,6 +49,14 @@ class LSTM(Recurrent):
         super().__init__(D, n)
         nn.init.constant_(self.inward.bias[n : 2 * n], forget_bias)
 
+    def scan(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """All moments in torch's fused kernel, which is cuDNN's on a GPU."""
+        if x.is_cpu and torch.is_autocast_enabled("cpu"):
+            return super().scan(x, state)  # torch's own LSTM fails there on a CPU without bfloat16
+        h, s = (part.unsqueeze(0) for part in state)
+        out, h, s = torch.lstm(x, (h, s), self.weights(), True, 1, 0.0, True, False, True)
+        return self.emit(out), (h[0], s[0])
+
     def advance(self, driven: Tensor, state: State) -> tuple[Tensor, State]:
         """Gate, write, show."""
         h, s = state

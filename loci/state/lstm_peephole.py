@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from loci.core.card import method
 from loci.state.lstm import LSTM
 from loci.state.mixer import State
+from loci.state.recurrent import Recurrent
 
 
 @method(
@@ -41,6 +42,8 @@ class PeepholeLSTM(LSTM):
     def __init__(self, D: int, n: int, *, forget_bias: float = 1.0) -> None:
         super().__init__(D, n, forget_bias=forget_bias)
         self.peephole = nn.Parameter(torch.empty(3, n).uniform_(-(n**-0.5), n**-0.5))
+
+    scan = Recurrent.scan  # no fused kernel knows of peepholes
 
     def advance(self, driven: Tensor, state: State) -> tuple[Tensor, State]:
         """Gate, write, gate again, show."""

@@ -4,8 +4,9 @@
     out_t, s_t = advance(d_t, s_{t-1})                moment by moment
     y_1..T = V out_1..T + c        one product again
 
-A cell is a choice of `gates` (how many rows of n its input drives), `initial_state` and `advance`. `step` is the same for
-one moment and the oracle of `scan`, which saves two of three products a moment.
+A cell is a choice of `gates` (how many rows of n its input drives), `parts` (how many states it has) and `advance`. `step` is
+the same for one moment and the oracle of `scan`, which saves two of three products a moment. Where torch has a fused kernel
+for the equations of a cell, the cell's own `scan` runs that.
 """
 
 from __future__ import annotations
@@ -56,6 +57,11 @@ class Recurrent(Mixer):
         """Drive, advance, emit."""
         out, state = self.advance(self.inward(x), state)
         return self.emit(out), state
+
+    def weights(self) -> list[Tensor]:
+        """Its weights as torch's fused kernels take them, which add two biases."""
+        bias, none = self.recurrent.bias, torch.zeros_like(self.inward.bias)
+        return [self.inward.weight, self.recurrent.weight, self.inward.bias, none if bias is None else bias]
 
     def scan(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Drive all moments, advance through them, emit all."""

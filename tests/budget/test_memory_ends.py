@@ -45,7 +45,8 @@ def squares(model, x):
 
 
 def deep():
-    return Deep(), torch.zeros(256, WIDTH), squares
+    """One row: recomputed blocks are the only way to fewer bytes."""
+    return Deep(), torch.zeros(1, 256, WIDTH), squares
 
 
 def wide():
@@ -53,7 +54,7 @@ def wide():
     return Deep(256, 2), torch.zeros(1, 256), squares
 
 
-def rows(number, shape=(256, WIDTH)):
+def rows(number, shape=(1, 256, WIDTH)):
     return torch.randn(shape, generator=torch.Generator().manual_seed(number))
 
 
@@ -94,7 +95,6 @@ def test_a_step_over_budget_changes_nothing_and_the_next_plan_goes_on(free):
     assert done.peak == done.foreseen == found.best.bytes
     (note,) = done.notes
     assert note.startswith("step 1 ran out of memory under adamw, fp32 (parameters ")
-    assert f"activations {loci.core.sizes.show(10)[-1:]}" not in note
     assert "the budget is" in note
     assert note.endswith("Going on with adamw, fp32, checkpointing")
     assert [now.note for now in seen] == [note, "", "", "", ""]
@@ -107,7 +107,7 @@ def test_a_late_step_over_budget_goes_on_from_the_weights_and_state_it_found(fre
     found = weighed(deep, peak(free, plain), ["adamw"])
 
     def growing(number):
-        return rows(number, (256 + 64 * (number >= 2), WIDTH))
+        return rows(number, (1, 256 + 64 * (number >= 2), WIDTH))
 
     seen = []
     done = found.train(growing, steps=5, plan=plain, report=seen.append)
@@ -135,7 +135,7 @@ def test_running_means_are_put_back():
 def test_no_plan_left_says_what_is_needed(free):
     found = weighed(deep, peak(free, Plan()), ["adamw"])
     with pytest.raises(BudgetExceeded, match=r"step 2 ran out of memory under .*; no leaner plan is left") as ended:
-        found.train(lambda number: rows(number, (256 << 5 * number, WIDTH)), steps=3)
+        found.train(lambda number: rows(number, (1, 256 << 5 * number, WIDTH)), steps=3)
     assert ended.value.limit == found.budget
     assert ended.value.needed > found.budget
 
@@ -173,18 +173,13 @@ def test_memory_that_ends_inside_an_update_goes_back_to_a_checkpoint(narrow, tmp
 
 
 def test_a_second_end_does_not_load_the_first_ones_optimizer(narrow, tmp_path):
-    """The folder's newest is AdamW's when SGD's second update fails: its state is none of SGD's."""
-    folder = tmp_path / "a"
-    huge = {1}
-
-    def once(number):
-        return rows(number, (1 + 4096 * (number in huge and not huge.discard(number)), 256))
-
-    found = weighed(wide, None, ["adamw", "sgd"])
-    done = found.train(row, steps=2, plan=Plan("sgd"), checkpoints=folder)
-    assert not done.notes
-    with pytest.raises(BudgetExceeded, match="no leaner plan is left"):
-        narrow.train(once, steps=3, checkpoints=tmp_path / "b", plan=Plan("sgd"))
+    """AdamW's checkpoint is still the newest when SGD fails: its state is none of SGD's."""
+    leanest = weighed(wide, narrow.budget, ["adamw", "sgd", "mezo"])
+    huge = lambda number: rows(number, (1 + 600 * (number == 1), 256))  # noqa: E731
+    done = leanest.train(huge, steps=3, plan=Plan(), checkpoints=tmp_path, every=10)
+    assert len(done.notes) >= 2
+    assert all(note.endswith("its optimizer starts anew") or "Going on with" in note for note in done.notes)
+    assert len(done.losses) == 3
 
 
 def test_an_error_leaves_the_folder_as_it_was(narrow, tmp_path):
@@ -201,7 +196,7 @@ def test_an_error_leaves_the_folder_as_it_was(narrow, tmp_path):
 
 def large():
     """Some 400 MB of activations."""
-    return Deep(depth=8), torch.zeros(2**16, WIDTH), squares
+    return Deep(depth=8), torch.zeros(2, 2**15, WIDTH), squares
 
 
 def held_by_process():
@@ -213,12 +208,12 @@ def starved(room):
     """Train with so many bytes of address space beyond what is mapped already."""
     found = weighed(large, None, ["sgd"])
     torch.manual_seed(0)
-    found.train(lambda number: rows(number, (64, WIDTH)), steps=1, plan=Plan("sgd"))  # what is mapped once only
+    found.train(lambda number: rows(number, (2, 32, WIDTH)), steps=1, plan=Plan("sgd"))  # what is mapped once only
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (held_by_process() + room, before[1]))
     told = {"plain": peak(found, Plan("sgd"))}
     try:
-        done = found.train(lambda number: rows(number, (2**16, WIDTH)), steps=2, plan=Plan("sgd"))
+        done = found.train(lambda number: rows(number, (2, 2**15, WIDTH)), steps=2, plan=Plan("sgd"))
         told |= {"plan": str(done.plan), "notes": done.notes, "losses": done.losses}
     except BudgetExceeded as error:
         told |= {"error": str(error), "needed": error.needed}
@@ -226,7 +221,7 @@ def starved(room):
         resource.setrlimit(resource.RLIMIT_AS, before)
     if "plan" in told:
         plan = next(one.plan for one in found.forecasts if str(one.plan) == told["plan"])
-        told["again"] = found.train(lambda number: rows(number, (2**16, WIDTH)), steps=2, plan=plan).losses
+        told["again"] = found.train(lambda number: rows(number, (2, 2**15, WIDTH)), steps=2, plan=plan).losses
     return told
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -144,7 +143,7 @@ def test_reading_starts_at_nothing():
     ],
     ids=str,
 )
-def test_a_fake_step_is_a_real_one_event_by_event(plan):
+def test_a_fake_step_is_a_real_one_birth_by_birth(plan):
     found = []
     training = Training(subject(tiny), plan)
     found.append(steps(training, ByteMeter()))
@@ -152,9 +151,16 @@ def test_a_fake_step_is_a_real_one_event_by_event(plan):
         training = prepare(subject(tiny), plan, device("cpu"), None)
         found.append(steps(training, Imagined(count=device("cpu").count, inside=None)))
     real, foreseen = found
-    assert real.phases == foreseen.phases
-    np.testing.assert_array_equal(real.deltas, foreseen.deltas)
-    np.testing.assert_array_equal(real.kinds, foreseen.kinds)
+    assert real.peak() == foreseen.peak()
+    for sign in (1, -1):  # autocast frees its casts in the order of their addresses, so the deaths are sorted
+        one, other = (made(timeline, sign) for timeline in (real, foreseen))
+        assert one == other if sign > 0 else sorted(one) == sorted(other)
+
+
+def made(timeline, sign):
+    """Size, kind and phase of each birth or death."""
+    rows = zip(timeline.deltas.tolist(), timeline.kinds.tolist(), timeline.phases, strict=True)
+    return [row for row in rows if row[0] * sign > 0]
 
 
 def steps(training, meter):

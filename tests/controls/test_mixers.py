@@ -11,34 +11,48 @@ from torch import nn
 from loci.core.checking import broken_by
 from loci.state import checks
 from loci.state.elman import Elman
-from loci.state.lstm import LSTM
+from loci.state.lstm_no_forget import NoForgetLSTM
 from loci.state.mixer import Mixer
+from loci.state.recurrent import Recurrent
 
 torch.set_num_threads(1)
 
 
-class Hurried(Elman):
+class Plain(Elman):
+    """Sound: Elman's units, scanned moment by moment."""
+
+    scan = Recurrent.scan
+
+    def activation(self, drive):
+        return torch.tanh(drive)
+
+    def advance(self, driven, state):
+        h = self.activation(driven + self.recurrent(state[0]))
+        return h, (h,)
+
+
+class Hurried(Plain):
     """Scans from an empty state, whichever was given."""
 
     def scan(self, x, state):
         return super().scan(x, self.initial_state(len(x)))
 
 
-class Amnesiac(Elman):
+class Amnesiac(Plain):
     """Hands an empty state on."""
 
     def forward(self, x, state=None, *, reset=None):
         return super().forward(x, state, reset=reset)[0], self.initial_state(len(x))
 
 
-class Centred(Elman):
+class Centred(Plain):
     """Subtracts the mean over time, so that the future is in the present."""
 
     def scan(self, x, state):
         return super().scan(x - 1e-4 * x.mean(1, keepdim=True), state)
 
 
-class Prescient(Elman):
+class Prescient(Plain):
     """Adds what its steps will be to what they are."""
 
     def scan_by_steps(self, x, state):
@@ -46,35 +60,35 @@ class Prescient(Elman):
         return y + 1e-9 * y.sum(1, keepdim=True), last
 
 
-class Deaf(Elman):
+class Deaf(Plain):
     """Hears nothing: causal in the way of a stone."""
 
     def scan(self, x, state):
         return super().scan(torch.zeros_like(x), state)
 
 
-class Social(Elman):
+class Social(Plain):
     """Subtracts the mean of the batch."""
 
     def activation(self, drive):
         return super().activation(drive - drive.mean(0))
 
 
-class Late(Elman):
+class Late(Plain):
     """Starts afresh one moment after it was told to."""
 
     def scan_with_resets(self, x, state, reset):
         return super().scan_with_resets(x, state, reset.roll(1, 1))
 
 
-class Wholesale(Elman):
+class Wholesale(Plain):
     """Resets all rows when one is reset."""
 
     def scan_with_resets(self, x, state, reset):
         return super().scan_with_resets(x, state, reset.any(0).expand_as(reset))
 
 
-class Nostalgic(Elman):
+class Nostalgic(Plain):
     """Forgets what it knew and keeps the gradient to it."""
 
     def scan_with_resets(self, x, state, reset):
@@ -87,7 +101,7 @@ class Nostalgic(Elman):
         return torch.stack(out, 1), state
 
 
-class Hoarding(Elman):
+class Hoarding(Plain):
     """Hands on a view of all the states that ever were."""
 
     def scan(self, x, state):
@@ -95,7 +109,7 @@ class Hoarding(Elman):
         return y, (h.new_zeros(x.shape[1], *h.shape).add(h)[-1],)
 
 
-class Generous(Elman):
+class Generous(Plain):
     """Keeps a spare of its state."""
 
     parts = 2
@@ -105,7 +119,7 @@ class Generous(Elman):
         return h, (h, state[1] + h)
 
 
-class Scribbling(Elman):
+class Scribbling(Plain):
     """Saves an allocation: writes the new state over the old."""
 
     def advance(self, driven, state):
@@ -115,7 +129,7 @@ class Scribbling(Elman):
         return h, (h,)
 
 
-class Tiring(Elman):
+class Tiring(Plain):
     """Counts its calls and speaks lower with each."""
 
     turns = 0
@@ -126,7 +140,7 @@ class Tiring(Elman):
         return y / self.turns, last
 
 
-class Dicey(Elman):
+class Dicey(Plain):
     """Draws from the global generator."""
 
     def scan(self, x, state):
@@ -134,7 +148,7 @@ class Dicey(Elman):
         return super().scan(x, state)
 
 
-class Learning(Elman):
+class Learning(Plain):
     """Changes its weights as it speaks."""
 
     def scan(self, x, state):
@@ -143,7 +157,7 @@ class Learning(Elman):
         return super().scan(x, state)
 
 
-class Idle(Elman):
+class Idle(Plain):
     """Has a parameter that does nothing."""
 
     def __init__(self, D, n):
@@ -151,14 +165,14 @@ class Idle(Elman):
         self.spare = nn.Parameter(torch.ones(3))
 
 
-class Cut(Elman):
+class Cut(Plain):
     """Takes the given state without its gradient."""
 
     def scan(self, x, state):
         return super().scan(x, tuple(part.detach() for part in state))
 
 
-class Truncated(LSTM):
+class Truncated(NoForgetLSTM):
     """Scans under truncated gradients, steps under whole ones."""
 
     def scan(self, x, state):
@@ -169,7 +183,7 @@ class Truncated(LSTM):
         return torch.stack(out, 1), state
 
 
-class Private(Elman):
+class Private(Plain):
     """Draws a scale that its state dict does not know."""
 
     def __init__(self, D, n):
@@ -180,21 +194,21 @@ class Private(Elman):
         return super().emit(out) * self.loudness
 
 
-class Siamese(Elman):
+class Siamese(Plain):
     """Its copy is itself."""
 
     def __deepcopy__(self, memo):
         return self
 
 
-class Upcasting(Elman):
+class Upcasting(Plain):
     """Answers in float32, whatever it was asked in."""
 
     def emit(self, out):
         return super().emit(out).float()
 
 
-class Widening(Elman):
+class Widening(Plain):
     """Carries its state in float64 once it has begun."""
 
     def advance(self, driven, state):
@@ -202,7 +216,7 @@ class Widening(Elman):
         return h, (h.double(),)
 
 
-class Exploding(Elman):
+class Exploding(Plain):
     """Grows by two hundredths a moment."""
 
     def __init__(self, D, n):
@@ -214,35 +228,35 @@ class Exploding(Elman):
         return drive
 
 
-class Starting(Elman):
+class Starting(Plain):
     """Starts afresh when it hears nothing."""
 
     def forward(self, x, state=None, *, reset=None):
         return super().forward(x, state if x.shape[1] else None, reset=reset)
 
 
-class Tolerant(Elman):
+class Tolerant(Plain):
     """Takes anything, and fails on it later or never."""
 
     def require(self, x, state, reset=None):
         return
 
 
-class Trusting(Elman):
+class Trusting(Plain):
     """Looks at shapes and not at values."""
 
     def require(self, x, state, reset=None):
         super().require(x.nan_to_num(), state, reset)
 
 
-class Compiled(Elman):
+class Compiled(Plain):
     """Is another network once it is compiled."""
 
     def emit(self, out):
         return super().emit(out) * (1.01 if torch.compiler.is_compiling() else 1)
 
 
-class Strict(Elman):
+class Strict(Plain):
     """Adds into a buffer of the state's dtype, which autocast's products do not have."""
 
     def advance(self, driven, state):
@@ -250,7 +264,7 @@ class Strict(Elman):
         return super().advance(whole, state)
 
 
-class Rounding(Elman):
+class Rounding(Plain):
     """Takes what autocast made half precise for a sign that little matters."""
 
     def activation(self, drive):

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 from scipy.signal import cont2discrete
 
 from loci.state.associative import associative_scan, linear, linear_scan, linear_steps, resettable
+from loci.state.lyapunov import exponent
 from loci.state.mixer import choose, state_bytes
 from loci.state.s5 import S5, hippo
 from loci.state.s5_rl import S5RL
@@ -224,3 +225,10 @@ def test_a_ceiling_keeps_eigenvalues_in_the_left_half():
 def test_systems_that_are_none_are_refused(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_errors_of_the_state_fade_as_the_slowest_eigenvalue_says():
+    mixer = fresh(S5, 3, 6)
+    found = exponent(mixer.step, list(drawn(4000, 1, 3)), mixer.initial_state(1), warmup=2000)
+    slowest = (mixer.Lambda[:, 0] * mixer.log_step.exp()).max()  # the largest of Re(Lambda) Delta
+    assert found == pytest.approx(float(slowest), rel=1e-3)

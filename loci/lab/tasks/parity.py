@@ -31,7 +31,7 @@ def odd(bits: Tensor) -> Tensor:
     """(B, T) -> (B, T), whether the ones up to each moment are odd.
 
     >>> odd(torch.tensor([[1, 0, 1, 1]])).tolist()
-    [[1, 0, 0, 1]]
+    [[1, 1, 0, 1]]
     """
     return bits.cumsum(1) % 2
 

@@ -1,7 +1,8 @@
 """Families of proteins in one text: a model reads homologs one after another, and then one more of the same family.
 
 A family is a random consensus; a homolog of it is the consensus with some letters drawn anew. Without homologs nothing
-is known of the next letter, ln 20 = 3.0 nats; who reads eight of them and averages needs about 0.9.
+is known of the next letter, ln 20 = 3.0 nats; who reads eight of them and takes the most frequent one needs
+about 0.85.
 
 `infilled` is the authors' fill-in-the-middle: the number of spans is Poisson(1), drawn again above 5; a span is marked
 where it was and appended behind the text, each letter with the position that it had.
