@@ -54,7 +54,7 @@ def recompute(model: nn.Module) -> Callable[[], None]:
     if not found:
         raise ValueError("the model has no repeated blocks to recompute; plan without checkpointing")
     for block in found.values():
-        block.forward = partial(_again, block.forward)  # type: ignore[method-assign]
+        block.forward = partial(_again, block.forward)
 
     def undo() -> None:
         for block in found.values():
@@ -69,11 +69,17 @@ def _again(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
 
 def cast_(model: nn.Module, dtype: torch.dtype) -> None:
     """Change the floating parameters and buffers of a model; as `Module.to` does, on fake tensors too."""
-    _replace(model, lambda param: param.to(dtype) if param.is_floating_point() else param)
+    convert(model, lambda held: held.to(dtype) if held.is_floating_point() else held)
+
+
+def convert(model: nn.Module, new: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:  # noqa: FBT001, FBT002 - torch's
+    """What `Module._apply` does for `to`, `double` and the like, which fails on fake parameters."""
+    _replace(model, new)
     for module in model.modules():
         for name, buffer in module._buffers.items():
-            if buffer is not None and buffer.is_floating_point():
-                module._buffers[name] = buffer.to(dtype)
+            if buffer is not None:
+                module._buffers[name] = new(buffer)
+    return model
 
 
 def shapes_only(model: nn.Module) -> None:

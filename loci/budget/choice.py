@@ -52,7 +52,7 @@ class Forecast:
             "micro_batches": plan.micro_batches,
             "fused": plan.fused,
             "bytes": self.bytes,
-            **{str(kind): size for kind, size in self.split.items()},
+            "split": {str(kind): size for kind, size in self.split.items()},
             "phase": self.peak.phase,
             "work": round(self.work, 3),
             "gives_up": list(self.gives_up),

@@ -103,10 +103,10 @@ class Forecasts:
                 param.grad = torch.empty_like(param)
             for _ in range(warm(stepped)):
                 stepped.step()
-            steady, alone = _extra(stepped.step, meter), _each(stepped, params, meter)
+            steady = _extra(stepped.step, meter)
             dearest(stepped)
             extra = max(steady, _extra(stepped.step, meter))
-            alone = tuple(map(max, alone, _each(stepped, params, meter)))
+            alone = _each(stepped, params, meter)  # last, for it steps some parameters and not others
         held = {id(part.untyped_storage()): part.untyped_storage().nbytes() for part in state(stepped)}
         return Update(sum(map(self.device.count, held.values())), extra, alone)
 

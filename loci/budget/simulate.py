@@ -7,8 +7,10 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from loci.budget.blocks import convert
 from loci.budget.device import Device
 from loci.budget.meter import ByteMeter
 from loci.budget.plan import Plan
@@ -51,6 +53,8 @@ def fake(device: Device) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(device.like())
+        stack.callback(setattr, nn.Module, "_apply", nn.Module._apply)
+        nn.Module._apply = convert  # type: ignore[method-assign] # torch's own would swap tensors, which fake ones refuse
         yield
 
 

@@ -1,8 +1,8 @@
 """What is to be trained: a model, a batch and a loss, from a preset, a Hugging Face configuration or a function.
 
-gpt:350m                     a preset of gpt.py
-config.json, a folder        a causal language model of transformers, built from its configuration; no weights
-package.module:function      a function that returns model, batch and loss(model, batch)
+    gpt:350m                     a preset of gpt.py
+    config.json, a folder        a causal language model of transformers, built from its configuration; no weights
+    package.module:function      a function that returns model, batch and loss(model, batch)
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from loci.budget.gpt import GPT, PRESETS, next_token_loss
@@ -110,7 +111,7 @@ def _configured(path: Path, batch: tuple[int, int]) -> Subject:
 
 def causal_loss(model: nn.Module, tokens: Tensor) -> Tensor:
     """The loss of a causal language model of transformers on rows (B, T)."""
-    with _taken_for_real():
+    with _taken_for_real() if isinstance(tokens, FakeTensor) else nullcontext():
         loss: Tensor = model(input_ids=tokens, labels=tokens, use_cache=False).loss
     return loss
 

@@ -157,6 +157,7 @@ class _Run:
 
     def change(self, trouble: str, meter: ByteMeter | None) -> None:
         """Explain what was alive and go on under the next plan, from weights that no half step touched."""
+        gc.collect()  # what knows itself by a circle, as recomputed blocks and a training with its hooks do
         failed, limit = self.training.plan, self.fit.budget or self.foreseen.bytes
         at_peak = meter.timeline().peak().split if meter is not None else self.foreseen.split
         told = ", ".join(f"{kind} {show(size)}" for kind, size in at_peak.items() if size)
@@ -196,7 +197,7 @@ class _Run:
         if not optimizer:
             del held["optimizer"]
         del self.training
-        gc.collect()  # hooks on parameters know their training, and it knows them
+        gc.collect()
         self.build(plan)
         checkpoint.load(self.training, held, optimizer=optimizer)
 

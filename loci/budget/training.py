@@ -36,10 +36,10 @@ class Training:
     ) -> None:
         self.plan, self.device = plan, device
         self.model, self.batch, self.loss = subject.make()
+        if plan.precision == "bf16":
+            cast_(self.model, torch.bfloat16)  # before it moves: the device never holds it in float32
         if device != "cpu":
             self.model, self.batch = self.model.to(device), tree_map(self._here, self.batch)
-        if plan.precision == "bf16":
-            cast_(self.model, torch.bfloat16)
         if shard is not None:
             shard(self.model)
         self.meter: ByteMeter | None = None
@@ -144,8 +144,15 @@ class Training:
 
     def _forward(self, part: Any) -> Tensor:
         dtype = MIXED.get(self.plan.precision)
+        if self.plan.precision == "bf16":
+            part = tree_map(_halved, part)
         with torch.autocast(self.device, dtype or torch.bfloat16, enabled=dtype is not None):
             return self.loss(self.model, part)
+
+
+def _halved(leaf: Any) -> Any:
+    """A floating tensor in the numbers of 16-bit weights."""
+    return leaf.to(torch.bfloat16) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
 
 
 def _kept_buffers(model: nn.Module) -> Iterator[Tensor]:
@@ -168,7 +175,8 @@ def build(plan: Plan, model: nn.Module, options: dict[str, Any], *, foreach: boo
             own = inspect.signature(kind.__init__).parameters["rank"].default
             rank = options.pop("rank", None) or own or max(1, width // 4)
             exact = [f"^{re.escape(name)}$" for name in names]
-            return kind(load("loci.weights.optim.base:split")(model, exact, rank=rank), **options)
+            groups = load("loci.weights.optim.base:split")(model, exact, rank=rank)
+            return kind(groups, **{**options, "rank": None})  # all else takes the plain rule
     return kind(list(model.named_parameters()), **options)
 
 

@@ -1,4 +1,7 @@
-"""What CPU kernels allocate inside and free before they return, which no dispatch mode sees: formulas from their sources.
+"""What CPU kernels allocate inside and free before they return, which no dispatch mode sees.
+
+The formulas follow the kernels' sources where those were read (columns, LAPACK) and the allocations of single operations
+where they were not (attention's tiles, oneDNN's blocks); strided, dilated and grouped convolutions can differ from them.
 
 What PyTorch's allocator gives out counts; an operation that is not in the table takes nothing, or too little to matter.
 Which kernel runs depends on the CPU at hand, and is asked of PyTorch. cuDNN's choices on CUDA are not known here.
@@ -37,7 +40,7 @@ def workspace(func: Any, args: tuple[Any, ...], out: Any) -> int:
 def _attention(args: tuple[Any, ...], _: Any) -> int:
     query, rows, columns = args[0], *_tile(args[0], args[1])
     wide = rows * columns + 2 * rows + rows * query.shape[-1]  # scores, their maxima and sums, the output
-    return torch.get_num_threads() * (4 * wide + _narrow(query) * rows * columns)
+    return int(torch.get_num_threads() * (4 * wide + _narrow(query) * rows * columns))
 
 
 def _attention_backward(args: tuple[Any, ...], _: Any) -> int:
@@ -87,7 +90,7 @@ def _kernel(x: Tensor, W: Tensor, bias: Any, how: list[Any]) -> str:
     """The name of the kernel that PyTorch takes on this machine; how: stride, padding, dilation, transposed, ..."""
     if x.device.type != "cpu":
         return ""
-    return str(torch._C._select_conv_backend(x, W, bias, *how, None).name)  # type: ignore[attr-defined]
+    return str(torch._C._select_conv_backend(x, W, bias, *how, None).name)
 
 
 def _columns(kernel: str, x: Tensor, W: Tensor, y: Tensor) -> int:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import TypeAlias
 
 import torch
@@ -69,7 +70,7 @@ class Mixer(nn.Module, ABC):
         """Scan from one moment at which any row is reset to the next; members with resets inside their scan do better."""
         cuts = [0, *(t for t in reset.any(0).nonzero().flatten().tolist() if t > 0), x.shape[1]]
         fresh, out = self.initial_state(len(x)), []
-        for start, end in zip(cuts, cuts[1:], strict=False):
+        for start, end in pairwise(cuts):
             state = choose(reset[:, start], fresh, state)
             y, state = self.scan(x[:, start:end], state)
             out.append(y)

@@ -1,6 +1,6 @@
 """mLSTM: a matrix memory written by outer products under exponential gates, kept in range by a running maximum.
 
-    m_t = max(log f_t + m_{t-1}, i_t),   f' = exp(log f_t + m_{t-1} - m_t),   i' = exp(i_t - m_t)        equations (15)-(18)
+    m_t = max(log f_t + m_{t-1}, i_t),   f' = exp(log f_t + m_{t-1} - m_t),   i' = exp(i_t - m_t)        equations (15)-(17)
     C_t = f' C_{t-1} + i' k_t v_t^T,     n_t = f' n_{t-1} + i' k_t,           k scaled by 1/sqrt(d)      equations (19), (20)
     h_t = C_t^T q_t / ( max(|n_t . q_t|, exp(-m_t)) + eps )                                              equation (21)
     y   = W_down( (norm(h) + s * a) * silu(z) ),   a = silu(conv(u)),   q, k from a,   v from u,   [u, z] = W_up x

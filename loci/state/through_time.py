@@ -107,6 +107,7 @@ class _Calls(nn.Module):
         self.mixer = mixer
 
     def forward(self, x: Tensor | None, state: State) -> tuple[Tensor, State]:
+        """One step, or the state before the first where there is nothing to see."""
         return self.mixer.step(x, state) if x is not None else (torch.empty(0), self.mixer.initial_state(1))
 
 

@@ -105,7 +105,9 @@ def test_over_budget_says_what_was_alive_and_leaves_the_rest():
         x = W * 2
         with (
             meter.phase("backward"),
-            pytest.raises(OverBudget, match=r"1\.2 kB are alive in backward.*1 kB; parameters 400 B, activations 800 B"),
+            pytest.raises(
+                OverBudget, match=r"1\.2 kB are alive in backward.*1 kB; parameters 400 B, activations 800 B"
+            ),
         ):
             x + 1
         torch.ones(50)  # below the limit again, for the failed sum is gone

@@ -116,7 +116,12 @@ def test_a_plan_changes_midway_as_if_it_had_been_so():
     training = Training(subject(dropping), Plan("galore"))
     losses = []
     for number, plan in enumerate(
-        [Plan("galore"), Plan("galore", checkpointing=True), Plan("galore", checkpointing=True, fused=True), Plan("galore")]
+        [
+            Plan("galore"),
+            Plan("galore", checkpointing=True),
+            Plan("galore", checkpointing=True, fused=True),
+            Plan("galore"),
+        ]
     ):
         training.replan(plan)
         losses.append(float(training.step(batch(number))))
@@ -193,7 +198,9 @@ def test_a_preset_trains_on_a_text(tmp_path):
 def test_a_list_of_batches_is_gone_round(fit):
     listed = [batch(0), batch(1), batch(2)]
     told = fit.train(listed, steps=5).losses
-    assert told == fit.train(lambda number: batch(number % 3), steps=5).losses == fit.train(tuple(listed), steps=5).losses
+    assert (
+        told == fit.train(lambda number: batch(number % 3), steps=5).losses == fit.train(tuple(listed), steps=5).losses
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -20,14 +18,11 @@ from loci.state.lstm import LSTM
 from loci.state.lstm_1997 import LSTM1997
 from loci.state.lstm_no_forget import NoForgetLSTM
 from loci.state.lstm_peephole import PeepholeLSTM
-from loci.state.ntm import NTM
 from loci.state.stack import Stack
-from loci.state.through_time import bptt, reach, rtrl, truncated
 
 torch.set_num_threads(1)
 DOUBLE = torch.float64
 D, n, B, T = 4, 5, 3, 12
-CELLS = (Elman, IRNN, Jordan, LSTM, PeepholeLSTM, NoForgetLSTM, GRU)
 
 
 def fresh(kind, *args, seed=0, **options):
@@ -49,11 +44,6 @@ def outputs_of(cell, x):
     cell.readout = nn.Identity()
     state = tuple(torch.zeros(len(x), cell.n, dtype=DOUBLE) for _ in range(cell.parts))
     return cell.scan_by_steps(x, state)
-
-
-def squares(y, moments):
-    """A loss that knows the time: each moment has targets of its own."""
-    return (y - torch.arange(100, dtype=DOUBLE)[moments].view(1, -1, 1).cos()).square().sum()
 
 
 # 1. the equations
@@ -160,99 +150,8 @@ def test_no_layer_is_refused(build) -> None:
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="decay=1"):
         Jordan(3, 4, decay=1.0)
-    with pytest.raises(ValueError, match="N=2"):
-        NTM(3, 4, N=2)
     with pytest.raises(ValueError, match=r"\[3, 4\]"):
         Stack([GRU(3, 2), GRU(4, 2)])
-    with pytest.raises(ValueError, match="every=2, back=3"):
-        truncated(Elman(2, 2), torch.ones(1, 4, 2), squares, every=2, back=3)
-
-
-# 2. gradients through time
-
-
-@pytest.mark.parametrize("kind", CELLS)
-def test_forwards_is_backwards(kind) -> None:
-    cell, x = fresh(kind, D, n), drawn(B, T, D)
-    back, forth, short = (
-        bptt(cell, x, squares),
-        rtrl(cell, x, squares),
-        truncated(cell, x, squares, every=T, back=T),
-    )
-    for name, param in cell.named_parameters():
-        (due,) = torch.autograd.grad(squares(cell.scan_by_steps(x, cell.initial_state(B))[0], slice(0, T)), param)
-        for grads in (back, forth, short):
-            assert torch.allclose(grads[name], due, rtol=1e-9, atol=1e-9), name
-
-
-def test_forwards_from_a_given_state_and_through_a_memory() -> None:
-    cell, x = fresh(NTM, 3, 4, N=4, M=2), drawn(2, 5, 3)
-    with torch.no_grad():
-        state = cell(drawn(2, 3, 3, seed=8))[1]
-    back, forth = bptt(cell, x, squares, state=state), rtrl(cell, x, squares, state=state)
-    assert all(torch.allclose(back[name], forth[name], rtol=1e-9, atol=1e-9) for name in back)
-
-
-def test_forwards_knows_a_start_that_is_learned() -> None:
-    class Started(Elman):
-        def __init__(self, D, n):
-            super().__init__(D, n)
-            self.first = nn.Parameter(torch.full((n,), 0.3))
-
-        def initial_state(self, batch):
-            return (self.first.expand(batch, -1),)
-
-    cell, x = fresh(Started, D, n), drawn(B, T, D)
-    back, forth = bptt(cell, x, squares), rtrl(cell, x, squares)
-    assert back["first"].abs().min() > 0
-    assert torch.allclose(back["first"], forth["first"], rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize(("every", "back"), [(1, 1), (2, 2), (2, 6), (5, 5), (1, 4)])
-def test_truncated_is_the_sum_over_chunks_of_gradients_cut_before_them(every, back) -> None:
-    cell, x = fresh(LSTM, D, n), drawn(B, T, D)
-    got = truncated(cell, x, squares, every=every, back=back)
-    due = {name: torch.zeros_like(param) for name, param in cell.named_parameters()}
-    for begin in range(0, T, every):
-        end = min(begin + every, T)
-        state, out = cell.initial_state(B), []
-        for t in range(end):
-            if t == max(0, begin + every - back):
-                state = tuple(part.detach() for part in state)  # the gradient goes no further back
-            y, state = cell.step(x[:, t], state)
-            out.append(y)
-        torch.autograd.backward(squares(torch.stack(out, 1)[:, begin:end], slice(begin, end)))
-        for name, param in cell.named_parameters():
-            due[name] += param.grad
-            param.grad = None
-    assert all(torch.allclose(got[name], due[name], rtol=0, atol=1e-10) for name in due)
-
-
-# 3. vanishing
-
-
-def test_reach_is_the_product_of_jacobians_and_below_its_bound() -> None:
-    cell, x = fresh(Elman, D, n), drawn(B, T, D)
-    U, h, product = cell.recurrent.weight.detach(), torch.zeros(B, n, dtype=DOUBLE), []
-    for moment in x.unbind(1):
-        h = torch.tanh(cell.inward(moment) + h @ U.T).detach()
-        product.append((1 - h**2).unsqueeze(-1) * U)  # diag(1 - h^2) U
-    got, sigma = reach(cell, x), float(torch.linalg.matrix_norm(U, 2))
-    for t in range(T + 1):
-        J = torch.eye(n, dtype=DOUBLE).expand(B, n, n)
-        for step in product[t:]:
-            J = step @ J
-        assert torch.allclose(got[:, t], torch.linalg.matrix_norm(J, 2), rtol=1e-9, atol=1e-12)
-        assert (got[:, t] <= sigma ** (T - t) + 1e-12).all()  # gamma = 1 for tanh
-
-
-def test_an_lstm_with_open_gate_reaches_further_than_elman() -> None:
-    x = drawn(B, 40, D)
-    slopes = [
-        float((reach(fresh(kind, D, n, **options), x)[:, 0].log() / 40).mean())
-        for kind, options in ((Elman, {}), (LSTM, {"forget_bias": 5.0}))
-    ]
-    assert slopes[0] < -0.05 < slopes[1]
 
 
 # 6. the carousel
@@ -402,87 +301,3 @@ def test_an_encoder_hands_its_last_state_to_a_decoder() -> None:
     y, _ = decoder(target, encoder(source.flip(1))[1])
     (grad,) = torch.autograd.grad(y[:, -1].sum(), source)
     assert grad.abs().sum((0, 2)).all()
-
-
-# the machine with a tape
-
-
-def turing(cell, x):
-    """Graves et al. by loops over slots, equations 2 to 9."""
-    weight = {name: param.detach().numpy() for name, param in cell.state_dict().items()}
-    N, M, n = cell.N, cell.M, cell.n
-    h, s, tape, r = np.zeros(n), np.zeros(n), np.full((N, M), 1e-6), np.zeros(M)
-    heads = {"reader": np.eye(N)[0], "writer": np.eye(N)[0]}
-
-    def soft(z):
-        return np.exp(z - z.max()) / np.exp(z - z.max()).sum()
-
-    def aim(name, p):
-        k, beta, g, gamma, shift = p[:M], np.log1p(np.exp(p[M])), sigmoid(p[M + 1]), p[M + 2], soft(p[M + 3 : M + 6])
-        gamma = 1 + np.log1p(np.exp(gamma))
-        likeness = np.array([k @ row / (np.linalg.norm(k) * np.linalg.norm(row)) for row in tape])
-        w = g * soft(beta * likeness) + (1 - g) * heads[name]
-        moved = np.zeros(N)
-        for i in range(N):
-            for j in range(N):
-                offset = (i - j) % N  # 0 stays, 1 moves on, N - 1 moves back
-                moved[i] += w[j] * {N - 1: shift[0], 0: shift[1], 1: shift[2]}.get(offset, 0.0)
-        heads[name] = moved**gamma / (moved**gamma).sum()
-        return heads[name]
-
-    out = []
-    for moment in x:
-        gates = weight["controller.inward.weight"] @ np.concatenate([moment, r]) + weight["controller.inward.bias"]
-        i, f, g, o = np.split(gates + weight["controller.recurrent.weight"] @ h, 4)
-        s = sigmoid(i) * np.tanh(g) + sigmoid(f) * s
-        h = sigmoid(o) * np.tanh(s)
-        p = weight["writer.weight"] @ h + weight["writer.bias"]
-        w, erase, add = aim("writer", p), sigmoid(p[M + 6 : 2 * M + 6]), np.tanh(p[2 * M + 6 :])
-        for slot in range(N):
-            tape[slot] = tape[slot] * (1 - w[slot] * erase) + w[slot] * add
-        w = aim("reader", weight["reader.weight"] @ h + weight["reader.bias"])
-        r = sum(w[slot] * tape[slot] for slot in range(N))
-        answer = np.concatenate([h, r])
-        out.append(weight["controller.readout.weight"] @ answer + weight["controller.readout.bias"])
-    return np.stack(out), tape
-
-
-def test_the_machine_is_its_equations() -> None:
-    cell, x = fresh(NTM, D, n, N=7, M=3), drawn(B, T, D)
-    with torch.no_grad():
-        for head in (cell.reader, cell.writer):
-            head.weight.mul_(4)  # sharp keys and gates
-        y, state = cell(x)
-    for row in range(B):
-        due, tape = turing(cell, x[row].numpy())
-        assert np.abs(y[row].numpy() - due).max() < 1e-10
-        assert np.abs(state[2][row].numpy() - tape).max() < 1e-10
-
-
-def test_a_head_told_to_move_on_writes_slot_after_slot() -> None:
-    cell = fresh(NTM, D, n, N=6, M=2)
-    with torch.no_grad():
-        for param in cell.writer.parameters():
-            param.zero_()
-        bias = cell.writer.bias
-        bias[2 + 1] = -1e3  # the gate trusts the place, not the content
-        bias[2 + 3 : 2 + 6] = torch.tensor([-1e3, -1e3, 1e3], dtype=DOUBLE)  # one slot on
-        bias[2 + 6 + 2 :] = 50.0  # add 1, erase half
-    state = cell.initial_state(1)
-    for slot in (1, 2, 3, 4, 5, 0):
-        state = cell.step(drawn(1, D), state)[1]
-        assert torch.allclose(state[4][0], torch.eye(6, dtype=DOUBLE)[slot], rtol=0, atol=1e-12)
-        assert torch.allclose(state[2][0, slot], torch.ones(2, dtype=DOUBLE), rtol=0, atol=1e-5)
-    assert math.isclose(float(state[2].detach().sum()), 12.0, abs_tol=1e-4)
-
-
-def test_weightings_are_distributions_and_memory_is_bounded() -> None:
-    cell = fresh(NTM, D, n, N=6, M=2)
-    with torch.no_grad():
-        for head in (cell.reader, cell.writer):
-            head.weight.mul_(10)
-        _, (_, _, memory, reading, writing, _) = cell(5 * drawn(B, 300, D))
-    for weights in (reading, writing):
-        assert (weights >= 0).all()
-        assert torch.allclose(weights.sum(1), torch.ones(B, dtype=DOUBLE), rtol=0, atol=1e-12)
-    assert memory.isfinite().all()

@@ -13,16 +13,9 @@ After Sgarbossa, Malbranke, Bitbol, "ProtMamba", and Schmidinger et al., "Bio-xL
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
-
-from loci.core.card import load
-from loci.lab.claim import Evidence
 
 LETTERS, LENGTH, MUTATED, HOMOLOGS = 20, 30, 0.15, 8
 MOST_SPANS, LONGEST = 5, 0.2  # spans in a protein; the share of the way to the next span that one may take
@@ -60,7 +53,7 @@ def infilled(protein: Sequence[int] | Ids, random: np.random.Generator) -> tuple
     (True, True)
     """
     whole = [int(letter) for letter in protein]
-    count = min(span_count(random), len(whole) - 1)
+    count = min(span_count(random), max(len(whole) - 1, 0))
     starts = sorted(1 + random.choice(len(whole) - 1, count, replace=False)) if count else []
     text, behind, places, places_behind, read = [], [], [], [], 0
     for mask, start, following in zip(MASKS, starts, [*starts[1:], len(whole)], strict=False):
@@ -88,60 +81,3 @@ def restored(text: Sequence[int]) -> list[int]:
         else:
             last.append(symbol)
     return [letter for symbol in text[:cut] for letter in (spans[symbol] if symbol in MASKS else [symbol])]
-
-
-class Reader(nn.Module):
-    """Symbols (B, T) -> logits (B, T, SYMBOLS) through residual layers of a mixer."""
-
-    def __init__(self, mixers: Sequence[nn.Module], *, D: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(SYMBOLS, D)
-        self.mixers, self.norms = nn.ModuleList(mixers), nn.ModuleList(nn.LayerNorm(D) for _ in mixers)
-        self.head = nn.Sequential(nn.LayerNorm(D), nn.Linear(D, SYMBOLS))
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """Logits of the next symbol."""
-        x = self.embedding(ids)
-        for mixer, norm in zip(self.mixers, self.norms, strict=True):
-            x = x + mixer(norm(x))[0]
-        return self.head(x)  # type: ignore[no-any-return]
-
-    def state_bytes(self) -> int:
-        """What it carries from one symbol to the next, for one text."""
-        count = load("loci.state.mixer:state_bytes")
-        return int(sum(count(mixer.initial_state(1)) for mixer in self.mixers))  # type: ignore[operator]
-
-
-def gained(
-    entry: str, seed: int, *, D: int, layers: int, options: dict[str, Any], lr: float, steps: int, batch: int = 16
-) -> Evidence:
-    """Nats a letter that eight homologs are worth to a reader trained on families of its own, on 200 others."""
-    torch.manual_seed(seed)
-    reader = Reader([load(entry)(D, **options) for _ in range(layers)], D=D)
-    random = np.random.default_rng([seed, 0])
-    optimizer = torch.optim.AdamW(reader.parameters(), lr=lr, weight_decay=0.1)
-    warm = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 20))
-    for _ in range(steps):
-        loss = _losses(reader, [concatenated(family(random)) for _ in range(batch)]).mean()
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
-        optimizer.step()
-        warm.step()
-    return Evidence(round(_gain(reader, seed), 4), "nats a letter gained from 8 homologs", reader.state_bytes())
-
-
-@torch.no_grad()
-def _gain(reader: Reader, seed: int, families: int = 200) -> float:
-    random = np.random.default_rng([seed, 1])
-    drawn = [family(random) for _ in range(families)]
-    beside = torch.cat(
-        [_losses(reader, list(map(concatenated, drawn[n : n + 50])))[:, -LENGTH:] for n in range(0, families, 50)]
-    )
-    alone = _losses(reader, [concatenated(each[-1:]) for each in drawn])
-    return float(alone.mean() - beside.mean())
-
-
-def _losses(reader: Reader, texts: list[Ids]) -> Tensor:
-    ids = torch.from_numpy(np.stack(texts))
-    return functional.cross_entropy(reader(ids[:, :-1]).transpose(1, 2), ids[:, 1:], reduction="none")
