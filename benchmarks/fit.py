@@ -18,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
+from page import fill
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
@@ -193,3 +194,13 @@ if __name__ == "__main__":
         rows = [new.pop((row["device"], row["model"], row["plan"]), row) for row in old] + list(new.values())
         RESULTS.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     print("\n".join(table(rows)))
+    if not chosen.only:
+        fill(
+            "docs/fit.md",
+            "fit",
+            [
+                *table(rows),
+                "",
+                "`python benchmarks/fit.py`, the real step under torch's profiler; `--device cuda` on a GPU.",
+            ],
+        )

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from page import fill
 from torch import nn
 
 from loci.weights.optim import apollo, galore, lamb, sgd_sai
@@ -397,3 +398,5 @@ if __name__ == "__main__":
             RESULTS.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
         print(json.dumps(projectors(chosen.device)))
     print("\n".join(table(rows)))
+    if not (chosen.quick or chosen.only):
+        fill("docs/train.md", "optimizers", [*table(rows), "", "`python benchmarks/optimizers.py`"])

@@ -9,6 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
+from page import fill
 from rich.progress import track
 
 from loci.lab import data
@@ -65,7 +66,7 @@ def tables():
         "",
         f"{questions} questions of the five conversations at hand; by category R@5; `{command}`; other stores: `python benchmarks/records.py`",
     ]
-    fill(ROOT / "README.md", "recall", lines)
+    fill("README.md", "recall", lines)
     names = [name for name in SETS if any(row["dataset"] == name for row in rows) and name != "locomo"]
     lines = ["| scheme | embedder | " + " | ".join(names) + " |", "|---|---|" + "---|" * len(names)]
     for scheme, embedder in [*RUNS, ("hipporag2", "minilm")]:
@@ -77,14 +78,7 @@ def tables():
             cells.append(f"{row['r@5']:.1f} / {row['r@10']:.1f}" if row else "")
         if any(cells):
             lines.append(f"| {scheme} | {embedder} | " + " | ".join(cells) + " |")
-    fill(ROOT / "docs" / "recall.md", "sets", lines)
-
-
-def fill(path, name, lines):
-    text = path.read_text("utf-8")
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    head, rest = text.split(begin)
-    path.write_text(head + begin + "\n" + "\n".join(lines) + "\n" + end + rest.split(end)[1], "utf-8")
+    fill("docs/recall.md", "sets", lines)
 
 
 if __name__ == "__main__":

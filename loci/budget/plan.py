@@ -93,7 +93,8 @@ def candidates(
 
 
 def _divisors(rows: int) -> list[int]:
-    return [parts for parts in (2**power for power in range(rows.bit_length())) if rows % parts == 0]
+    powers = (2**power for power in range(7))  # more parts than 64 save nothing to speak of
+    return [parts for parts in powers if parts <= rows and rows % parts == 0]
 
 
 @cache

@@ -20,10 +20,7 @@ from tests.budget.small import batch, exact
 torch.set_num_threads(1)
 STEPS = 6
 RATES = {"mezo": 1e-3, "lars-2017": 1.0, "sgd": 0.1}
-APART = {
-    "galore-8bit",
-    "lars-2017",
-}  # blocks of 8 bits begin anew in each part; DTensor cannot add the norms of LARS here
+APART = {"galore-8bit"}  # its blocks begin anew in each part
 PLANS = {name: Plan(name) for name in optimizers() if name not in APART}
 PLANS |= {
     "checkpointing": Plan("adamw", checkpointing=True),

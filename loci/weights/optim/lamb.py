@@ -26,7 +26,7 @@ from torch import Tensor
 from loci.core.card import method
 from loci.weights.optim.base import Composed, Params, Slot, alike_in
 from loci.weights.optim.rules import Adam, Group, Momentum, Rule, widened
-from loci.weights.optim.sharding import like, whole
+from loci.weights.optim.sharding import like, settled, whole
 
 _TITLE = "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes"
 _PAPER = "arXiv:1904.00962"
@@ -220,8 +220,8 @@ class LARS2017(LARS):
         decayed = super().before(slot, group)  # a tensor of its own
         if not group["adapt"]:
             return decayed.mul_(float(group["lr"]))
-        w = torch.linalg.vector_norm(widened(slot.param))
-        g = torch.linalg.vector_norm(widened(Trusting.before(self, slot, group)))
+        w = settled(torch.linalg.vector_norm(widened(slot.param)))
+        g = settled(torch.linalg.vector_norm(widened(Trusting.before(self, slot, group))))
         local = _ratio(group["trust_coefficient"] * w, g + group["weight_decay"] * w, group["clip"])
         return decayed.mul_((float(group["lr"]) * local).to(decayed.dtype))
 
