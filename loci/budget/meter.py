@@ -41,6 +41,7 @@ from loci.core.sizes import show
     bytes="24*e",
     example={},
     needs=("torch",),
+    deviates={"nested_readings_are_their_own": "what runs inside is part of the run around it, and so are its bytes"},
 )
 class ByteMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts while it is entered. `hold` enters what was there before, `mark` says what a storage turned out to be for.

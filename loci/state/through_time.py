@@ -123,22 +123,27 @@ class _Flat:
             raise ValueError(f"the state has a part of {unfit[0]}, which has no derivative; use bptt")
 
     def theta(self) -> Tensor:
+        """The parameters as one vector (P,)."""
         return torch.cat([param.flatten() for param in self.params.values()])
 
     def named(self, theta: Tensor) -> Gradients:
+        """A vector (P,) as what the mixer calls its parameters."""
         pieces = torch.split(theta, [param.numel() for param in self.params.values()])
         return {name: piece.view_as(self.params[name]) for name, piece in zip(self.params, pieces, strict=True)}
 
     def pack(self, state: State) -> Tensor:
+        """States of B rows as vectors (B, K)."""
         return torch.cat([part.detach().flatten(1) for part in state], 1)
 
     def step(self, theta: Tensor, moment: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of one row: (P,), (D,), (K,) -> (D,), (K,)."""
         sizes = [torch.Size(part).numel() for part in self.parts]
         state = tuple(piece.view(1, *part) for piece, part in zip(torch.split(s, sizes), self.parts, strict=True))
         y, state = self._call(theta, moment.unsqueeze(0), state)
         return y[0], torch.cat([part.flatten() for part in state])
 
     def start(self, theta: Tensor) -> Tensor:
+        """The state before the first step (K,)."""
         return torch.cat([part.flatten() for part in self._call(theta, None, ())[1]])
 
     def _call(self, theta: Tensor, x: Tensor | None, state: State) -> tuple[Tensor, State]:

@@ -18,6 +18,7 @@ from loci.budget.plan import Plan, optimizers
 from tests.budget.small import batch, exact
 
 torch.set_num_threads(1)
+pytestmark = pytest.mark.xdist_group("processes")  # one worker makes the runs that all of them look at
 STEPS = 6
 RATES = {"mezo": 1e-3, "lars-2017": 1.0, "sgd": 0.1}
 APART = {"galore-8bit"}  # its blocks begin anew in each part

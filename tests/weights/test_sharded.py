@@ -30,6 +30,7 @@ from loci.weights.optim.lamb import LAMB
 from loci.weights.optim.sgd_sai import SGDSaI
 
 torch.set_num_threads(1)
+pytestmark = pytest.mark.xdist_group("processes")  # one worker makes the runs that all of them look at
 WORLD, STEPS = 2, 4
 NAMES = sorted(optimizers())
 
