@@ -29,7 +29,9 @@ def fit(
     lr: Annotated[float | None, typer.Option(help="Step size, for one optimizer.")] = None,
     every_plan: Annotated[bool, typer.Option("--all", help="Show every plan.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw the best plan's bytes over a step (.png, .svg).")] = None,
-    train: Annotated[Path | None, typer.Option(help="Train on this text (or .npy of tokens) under the best plan.")] = None,
+    train: Annotated[
+        Path | None, typer.Option(help="Train on this text (or .npy of tokens) under the best plan.")
+    ] = None,
     steps: Annotated[int, typer.Option(help="Steps of --train in all.")] = 100,
     checkpoints: Annotated[Path | None, typer.Option(help="Folder to keep checkpoints in, and to resume from.")] = None,
     seed: Annotated[int, typer.Option(help="Of weights and batches.")] = 0,

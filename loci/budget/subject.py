@@ -3,6 +3,8 @@
     gpt:350m                     a preset of gpt.py
     config.json, a folder        a causal language model of transformers, built from its configuration; no weights
     package.module:function      a function that returns model, batch and loss(model, batch)
+
+All are built anew for each plan: on fake tensors to foresee it, and again to train.
 """
 
 from __future__ import annotations

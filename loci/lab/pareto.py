@@ -36,6 +36,8 @@ BASELINES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "Adafactor": ("Adafactor", {"weight_decay": 0.0}),
 }
 
+LOCAL = ("greedy", "man", "local-reconstruction")  # under AdamW; others train models of their own kind
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -54,11 +56,12 @@ class Entrant:
 
 
 def entrants() -> list[Entrant]:
-    """Everything that is measured: torch's baselines, then the optimizers of this house."""
+    """Everything that is measured: torch's baselines, the optimizers of this house, and trainers that cut the model in two."""
     members = load("loci.weights.optim:optimizers")()
     return [
         *(Entrant(f"torch/{name}", partial(_trained, partial(_torchs, name))) for name in BASELINES),
         *(Entrant(f"optimizer/{name}", partial(_trained, partial(ours, member))) for name, member in members.items()),
+        *(Entrant(f"local-trainer/{name}", partial(_locally, name)) for name in LOCAL),
     ]
 
 
@@ -155,6 +158,11 @@ def _trained(build: Callable[[float, Any], Any], lr: float, seed: int) -> Run:
     language = "loci.lab.tasks.language"
     end = load(f"{language}:trained")(partial(build, lr), seed, steps=STEPS, batch=BATCH, limit=LIMIT)
     return Run(end.loss, load(f"{language}:parts")(end, batch=BATCH) if math.isfinite(end.loss) else {})
+
+
+def _locally(name: str, lr: float, seed: int) -> Run:
+    locally = load("loci.lab.tasks.local_language:trained")
+    return Run(*locally(name, lr, seed, steps=STEPS, batch=BATCH, limit=LIMIT))
 
 
 def _torchs(name: str, lr: float, model: Any) -> Any:

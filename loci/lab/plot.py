@@ -10,7 +10,7 @@ from loci.core.errors import need
 from loci.lab.pareto import Row, front, kept, state, total
 
 SUFFIXES = (".svg", ".png", ".pdf")
-MARKS = {"torch": "s", "optimizer": "o"}  # a kind that joins later is a triangle until it has a mark of its own
+MARKS = {"torch": "s", "optimizer": "o", "local-trainer": "^"}
 PANELS: tuple[tuple[str, Callable[[Row], int]], ...] = (
     ("bytes of training: weights, gradients, state, saved for backward", total),
     ("of these, bytes of optimizer state", state),
@@ -49,7 +49,7 @@ def _panel(axes: Any, rows: Sequence[Row], size: Callable[[Row], int]) -> None:
         for place, row in enumerate(row for row in rows if row["of"].startswith(f"{kind}/")):
             face = "C0" if row in best else "white"
             axes.errorbar(
-                size(row), row["loss"], yerr=_range(row), fmt=MARKS.get(kind, "^"), color="C0", markerfacecolor=face,
+                size(row), row["loss"], yerr=_range(row), fmt=MARKS[kind], color="C0", markerfacecolor=face,
                 linewidth=0.8, markersize=5, label=kind if place == 0 else None,
             )  # fmt: skip
     axes.set_xscale("symlog", linthresh=1e4, linscale=0.5) if min(map(size, rows)) == 0 else axes.set_xscale("log")

@@ -141,7 +141,7 @@ def trained(
             torch.manual_seed(seed)
             model = Transformer(text.characters, rank=rank)
         optimizer = build(model)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, steps))
         random = torch.Generator().manual_seed(seed)
         for _ in range(steps):
             if not advance(model, optimizer, *windows(text.train, model.T, batch, random), limit=limit):
@@ -190,7 +190,8 @@ def state_bytes(optimizer: Any) -> int:
     )
 
 
-def _rate(step: int, steps: int) -> float:
+def cosine(step: int, steps: int) -> float:
+    """The share of lr at a step: up over the first eighth, then down as a cosine to a tenth."""
     warm = steps / 8
     if step < warm:
         return (step + 1) / (warm + 1)
