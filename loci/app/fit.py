@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,7 +60,7 @@ def fit(
         if not found.fitting:
             raise typer.Exit(1)
         return
-    trained = _train(found, train, steps=steps, checkpoints=checkpoints, seed=seed)
+    trained = found.train(train, steps=steps, checkpoints=checkpoints, seed=seed)
     told = {
         "plan": str(trained.plan), "steps": len(trained.losses), "loss": trained.losses[-1], "peak": trained.peak,
         "foreseen": trained.foreseen, "notes": trained.notes,
@@ -107,22 +105,3 @@ def _batch(text: str) -> tuple[int, int] | None:
     if not (rows.isdigit() and tokens.isdigit() and int(rows) and int(tokens)):
         raise ValueError(f"batch={text!r} is not rows x tokens; give it as 4x1024")
     return int(rows), int(tokens)
-
-
-def _train(found: Any, data: Path, **options: Any) -> Any:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    watched = sys.stderr.isatty()
-    with Progress(*columns, console=Console(stderr=True), transient=True) if watched else nullcontext() as bar:
-        task = bar.add_task("", total=options["steps"]) if bar else TaskID(0)
-
-        def report(now: Any) -> None:
-            if bar:
-                text = f"loss {now.loss:.3f}, {sizes.show(now.peak)} of {sizes.show(now.foreseen)} foreseen"
-                bar.update(task, completed=now.step, description=text)
-                if now.note:
-                    bar.console.print(now.note)
-
-        return found.train(data, report=report, **options)

@@ -7,7 +7,6 @@ With a folder for checkpoints a run that was cut goes on to the bit.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from loci.budget import checkpoint
+from loci.budget.bar import Progress, Report, bar
 from loci.budget.choice import Forecast
 from loci.budget.fit import Fit
 from loci.budget.meter import ByteMeter
@@ -26,21 +26,6 @@ from loci.budget.rows import batches
 from loci.budget.training import Training
 from loci.core.errors import BudgetExceeded, OverBudget
 from loci.core.sizes import show
-
-Report = Callable[["Progress"], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """One step: its number, its loss, the peak of bytes so far and the peak that was foreseen; a `note` when plans change."""
-
-    step: int
-    steps: int
-    loss: float
-    peak: int
-    foreseen: int
-    plan: Plan
-    note: str = ""
 
 
 @dataclass(slots=True)
@@ -70,12 +55,14 @@ def train(
 
     `data` is a list of batches, a function batch(number), tokens or the path of a text. Under torchrun the weights are
     sharded over the processes (FSDP2) and each takes its part of the rows. A budget is kept: on the CPU a step that
-    would pass it is stopped, on a GPU the allocator is told. Raises BudgetExceeded when no plan is left.
+    would pass it is stopped, on a GPU the allocator is told. `report` is called after every step; without one, a bar
+    on stderr shows loss and bytes where someone watches. Raises BudgetExceeded when no plan is left.
     """
     if steps < 0 or every < 1:
         raise ValueError(f"steps={steps}, every={every}: give at least 0 steps and a checkpoint every 1 or more")
-    run = _Run(fit, Path(checkpoints) if checkpoints is not None else None, report, steps)
-    with Processes.of(fit.device.name) as run.processes:
+    run = _Run(fit, Path(checkpoints) if checkpoints is not None else None, steps)
+    watching = bar(steps) if report is None else nullcontext(report)
+    with Processes.of(fit.device.name) as run.processes, watching as run.report:
         batch = batches(data, rows=fit.subject.rows, window=fit.subject.window, tokens=fit.subject.tokens, seed=seed)
         run.start(plan, seed)
         while len(run.losses) < steps:
@@ -91,9 +78,10 @@ class _Run:
     training: Training
     foreseen: Forecast
     processes: Processes
+    report: Report
 
-    def __init__(self, fit: Fit, folder: Path | None, report: Report | None, steps: int) -> None:
-        self.fit, self.folder, self.report, self.steps = fit, folder, report, steps
+    def __init__(self, fit: Fit, folder: Path | None, steps: int) -> None:
+        self.fit, self.folder, self.steps = fit, folder, steps
         self.losses: list[float] = []
         self.notes: list[str] = []
         self.peak = 0
@@ -203,10 +191,9 @@ class _Run:
 
     def tell(self, loss: float, note: str = "") -> None:
         """Report to whoever listens."""
-        if self.report is not None:
-            self.report(
-                Progress(len(self.losses), self.steps, loss, self.peak, self.foreseen.bytes, self.training.plan, note)
-            )
+        self.report(
+            Progress(len(self.losses), self.steps, loss, self.peak, self.foreseen.bytes, self.training.plan, note)
+        )
 
 
 def _alike(one: Plan, other: Plan) -> bool:
