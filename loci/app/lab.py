@@ -72,7 +72,8 @@ def list_(
 ) -> None:
     """The methods: kind, name, promise."""
     found = [row for row in catalogue() if fnmatch(row["kind"], pattern) or fnmatch(row["name"], pattern)]
-    out(found, "\n".join(f"{row['kind']:9} {row['name']:10} {row['says']}" for row in found), as_json=as_json)
+    kind, name = (max((len(row[key]) for row in found), default=0) for key in ("kind", "name"))
+    out(found, "\n".join(f"{row['kind']:{kind}} {row['name']:{name}} {row['says']}" for row in found), as_json=as_json)
     if not found:
         raise typer.Exit(1)
 
