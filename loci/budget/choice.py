@@ -78,15 +78,15 @@ def forecasts(of: Forecasts, plans: Sequence[Plan], progress: Progress | None) -
 
 
 def preference(one: Forecast, order: Sequence[Precision]) -> tuple[Any, ...]:
-    """Lower is better: loss given up as measured, 16-bit weights, arithmetic, fused updates, parts, precision."""
+    """Lower is better: loss given up as measured, 16-bit weights, what the device is fast at, arithmetic, then the rest."""
     plan = one.plan
     return (
         losses().get(plan.optimizer, UNMEASURED),
         plan.precision == "bf16",
+        order.index(plan.precision),
         round(one.work, 2),
         plan.fused,
         plan.micro_batches,
-        order.index(plan.precision),
         plan.optimizer,
     )
 

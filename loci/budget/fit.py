@@ -31,7 +31,7 @@ from loci.core.errors import BudgetExceeded
 
 @dataclass(frozen=True)
 class Fit:
-    """All plans for one subject, the best first: least loss given up, then least arithmetic, then fewest parts."""
+    """All plans for one subject, the best first: least loss given up, then what the device is fast at, then least arithmetic."""
 
     subject: Subject
     device: Device
