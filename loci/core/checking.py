@@ -61,3 +61,19 @@ def broken_by(law: Law, make: Make) -> bool:
     except AssertionError:
         return True
     return False
+
+
+def refused(call: Callable[[], object], *words: str, kind: type[Exception] = ValueError) -> None:
+    """Assert that a call raises an error of that kind which says the words.
+
+    >>> refused(lambda: int("kitten"), "kitten")
+    """
+    try:
+        call()
+    except kind as error:
+        absent = [word for word in words if word not in str(error)]
+        assert not absent, f"the error {str(error)!r} does not say {absent}"  # noqa: PT017
+        return
+    except Exception as error:
+        raise AssertionError(f"{type(error).__name__} was raised, not {kind.__name__}: {error}") from error
+    raise AssertionError(f"nothing was raised where a {kind.__name__} with {words} is due")

@@ -16,21 +16,10 @@ from loci.state.lstm_no_forget import NoForgetLSTM
 from loci.state.lstm_peephole import PeepholeLSTM
 from loci.state.ntm import NTM
 from loci.state.through_time import bptt, reach, rtrl, truncated
+from tests.state.drawn import DOUBLE, B, D, T, drawn, fresh, n
 
 torch.set_num_threads(1)
-DOUBLE = torch.float64
-D, n, B, T = 4, 5, 3, 12
 CELLS = (Elman, IRNN, Jordan, LSTM, PeepholeLSTM, NoForgetLSTM, GRU)
-
-
-def fresh(kind, *args, seed=0, **options):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return kind(*args, **options).to(DOUBLE)
-
-
-def drawn(*shape, seed=1):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
 
 
 def squares(y, moments):
