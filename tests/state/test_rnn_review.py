@@ -18,7 +18,7 @@ from loci.state.lstm import LSTM
 from loci.state.lstm_1997 import LSTM1997
 from loci.state.lstm_no_forget import NoForgetLSTM
 from loci.state.lstm_peephole import PeepholeLSTM
-from loci.state.stack import Stack
+from loci.state.layers import Layers
 from tests.state.drawn import DOUBLE, B, D, T, drawn, fresh, n, sigmoid
 
 torch.set_num_threads(1)
@@ -136,7 +136,7 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="decay=1"):
         Jordan(3, 4, decay=1.0)
     with pytest.raises(ValueError, match=r"\[3, 4\]"):
-        Stack([GRU(3, 2), GRU(4, 2)])
+        Layers([GRU(3, 2), GRU(4, 2)])
 
 
 # 6. the carousel
@@ -259,7 +259,7 @@ def test_wrong_pairs_and_lengths_are_refused() -> None:
 
 
 def test_a_stack_is_the_layers_of_torch() -> None:
-    stack = Stack([fresh(GRU, D, D), fresh(GRU, D, D, seed=1)])
+    stack = Layers([fresh(GRU, D, D), fresh(GRU, D, D, seed=1)])
     torchs = fresh(nn.GRU, D, D, num_layers=2, batch_first=True)
     with torch.no_grad():
         for place, layer in enumerate(stack.layers):
@@ -277,7 +277,7 @@ def test_a_stack_is_the_layers_of_torch() -> None:
 
 @pytest.mark.parametrize("law", [law for law in checks.LAWS if law is not checks.state_bytes_are_the_formula])
 def test_a_stack_keeps_the_laws(law) -> None:
-    law(lambda: Stack([LSTM(D, n), Jordan(D, n), GRU(D, 2)]))
+    law(lambda: Layers([LSTM(D, n), Jordan(D, n), GRU(D, 2)]))
 
 
 def test_an_encoder_hands_its_last_state_to_a_decoder() -> None:

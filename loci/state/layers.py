@@ -11,7 +11,7 @@ Keeps: the sum over its layers.
 
 >>> import torch
 >>> from loci.state.gru import GRU
->>> y, state = Stack([GRU(3, 5), GRU(3, 7)])(torch.ones(2, 4, 3))
+>>> y, state = Layers([GRU(3, 5), GRU(3, 7)])(torch.ones(2, 4, 3))
 >>> [tuple(part.shape) for part in state]
 [(2, 5), (2, 7)]
 """
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from loci.state.mixer import Mixer, State
 
 
-class Stack(Mixer):
+class Layers(Mixer):
     """Layers of one width, the first of which hears the input; it has no card, it is what its layers are."""
 
     def __init__(self, layers: Sequence[Mixer]) -> None:
