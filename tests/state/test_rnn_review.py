@@ -9,16 +9,17 @@ import numpy as np
 from torch import nn
 
 from loci.state import checks
-from loci.state.bidirectional import Bidirectional, turned
 from loci.state.elman import Elman
+from loci.state.encoder import checks as encoder_checks
+from loci.state.encoder.bidirectional import Bidirectional, turned
 from loci.state.gru import GRU
 from loci.state.irnn import IRNN
 from loci.state.jordan import Jordan
+from loci.state.layers import Layers
 from loci.state.lstm import LSTM
 from loci.state.lstm_1997 import LSTM1997
 from loci.state.lstm_no_forget import NoForgetLSTM
 from loci.state.lstm_peephole import PeepholeLSTM
-from loci.state.layers import Layers
 from tests.state.drawn import DOUBLE, B, D, T, drawn, fresh, n, sigmoid
 
 torch.set_num_threads(1)
@@ -236,6 +237,11 @@ def test_the_past_comes_through_one_of_the_two_alone() -> None:
         both.back.readout.weight.zero_()
     assert torch.allclose(both(x), due, rtol=0, atol=1e-14)
     assert not torch.allclose(y, due, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("law", [law for law in encoder_checks.LAWS if law is not encoder_checks.bytes_are_the_formula])
+def test_both_ways_keeps_the_laws_of_encoders(law) -> None:
+    law(lambda: Bidirectional(LSTM(D, n), LSTM(D, n)))
 
 
 def test_turning_twice_is_nothing() -> None:

@@ -37,10 +37,12 @@ class Encoder(nn.Module, ABC):
         length.
         """
         heard = self.heard(x, lengths)
-        x = torch.where(heard.unsqueeze(-1), x, 0.0)  # padding may hold anything
-        if not bool(x.isfinite().all()):
+        mask = heard.unsqueeze(-1)
+        if not bool((x.isfinite() | ~mask).all()):
             raise ValueError("x has values that are not finite, which would reach every moment; clean it first")
-        return torch.where(heard.unsqueeze(-1), self.encode(x, heard), 0.0) if x.shape[1] else x
+        if not x.shape[1]:
+            return x
+        return torch.where(mask, self.encode(torch.where(mask, x, 0.0), heard), 0.0)  # padding may hold anything
 
     def heard(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         """Which moments are within their rows' lengths, (B, T); refuses what does not fit."""
@@ -51,7 +53,8 @@ class Encoder(nn.Module, ABC):
             raise ValueError(f"x is {_dtype(x)}, {name} takes floating-point rows; embed tokens first")
         if lengths is None:
             return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-        if tuple(lengths.shape) != (len(x),) or lengths.dtype.is_floating_point:
+        whole = not lengths.dtype.is_floating_point and lengths.dtype != torch.bool  # bools would be a mask
+        if tuple(lengths.shape) != (len(x),) or not whole:
             raise ValueError(
                 f"lengths is {tuple(lengths.shape)} of {_dtype(lengths)}; give one whole number for each of {len(x)} rows"
             )
