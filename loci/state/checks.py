@@ -60,7 +60,7 @@ def scan_is_the_steps(make: Make) -> None:
         for length in (1, T, 37):
             x = drawn(mixer, dtype, length=length)
             for state in (mixer.initial_state(B), carried(mixer, dtype)):
-                _close(mixer.scan(x, state), mixer.scan_by_steps(x, state), f"the scan of {length} moments", within)
+                close(mixer.scan(x, state), mixer.scan_by_steps(x, state), f"the scan of {length} moments", within)
 
 
 def splits_anywhere(make: Make) -> None:
@@ -72,7 +72,7 @@ def splits_anywhere(make: Make) -> None:
     for cut in range(T + 1):
         first, between = mixer(x[:, :cut], state)
         second, last = mixer(x[:, cut:], between)
-        _close((torch.cat([first, second], 1), last), whole, f"a sequence cut at {cut}")
+        close((torch.cat([first, second], 1), last), whole, f"a sequence cut at {cut}")
 
 
 def is_causal(make: Make) -> None:
@@ -84,8 +84,8 @@ def is_causal(make: Make) -> None:
         steps, steps_changed = (mixer.scan_by_steps(rows, state)[0] for rows in (x, changed))
         assert torch.equal(steps[:, :cut], steps_changed[:, :cut]), f"moments from {cut} on change earlier steps"
         scan, scan_changed = (mixer.scan(rows, state)[0] for rows in (x, changed))
-        gap = _gap(scan[:, :cut], scan_changed[:, :cut])
-        assert gap <= 1e-6, f"moments from {cut} on change earlier outputs of the scan by {gap:.1e}"
+        off = gap(scan[:, :cut], scan_changed[:, :cut])
+        assert off <= 1e-6, f"moments from {cut} on change earlier outputs of the scan by {off:.1e}"
         assert not torch.equal(scan[:, cut:], scan_changed[:, cut:]), f"moments from {cut} on change nothing at all"
 
 
@@ -95,10 +95,10 @@ def rows_do_not_mix(make: Make) -> None:
     x, state = drawn(mixer), carried(mixer)
     y, last = mixer(x, state)
     for row in range(B):
-        alone = mixer(x[row : row + 1], _row(state, row))
-        _close(alone, (y[row : row + 1], _row(last, row)), f"row {row} alone")
+        alone = mixer(x[row : row + 1], row_of(state, row))
+        close(alone, (y[row : row + 1], row_of(last, row)), f"row {row} alone")
     fresh = mixer(x)
-    _close(mixer(x[1:2]), (fresh[0][1:2], _row(fresh[1], 1)), "a fresh row alone")
+    close(mixer(x[1:2]), (fresh[0][1:2], row_of(fresh[1], 1)), "a fresh row alone")
 
 
 def reset_starts_afresh(make: Make) -> None:
@@ -113,14 +113,14 @@ def reset_starts_afresh(make: Make) -> None:
     y, last = mixer(x, state, reset=reset)
     for row, start in enumerate(starts):
         fresh = mixer(x[row : row + 1, start:])
-        _close((y[row : row + 1, start:], _row(last, row)), fresh, f"row {row} from its reset at {start} on")
-    kept = mixer(x[1:2, : starts[1]], _row(state, 1))[0]
-    _close((y[1:2, : starts[1]], ()), (kept, ()), "what came before a reset")
+        close((y[row : row + 1, start:], row_of(last, row)), fresh, f"row {row} from its reset at {start} on")
+    kept = mixer(x[1:2, : starts[1]], row_of(state, 1))[0]
+    close((y[1:2, : starts[1]], ()), (kept, ()), "what came before a reset")
     (back,) = torch.autograd.grad(y[1, starts[1] :].square().sum(), x)
     assert not back[1, : starts[1]].any(), "a gradient crosses a reset"
     assert back[1, starts[1]].any(), "no gradient reaches the moment of the reset"
     none = mixer(x, state, reset=torch.zeros(B, T, dtype=torch.bool))
-    _close(none, mixer(x, state), "a reset that never holds")
+    close(none, mixer(x, state), "a reset that never holds")
 
 
 def state_bytes_are_the_formula(make: Make) -> None:
@@ -160,7 +160,7 @@ def nothing_is_kept_outside_the_state(make: Make) -> None:
     saved, random = copy.deepcopy(mixer.state_dict()), torch.get_rng_state()
     first = mixer(x, state)
     mixer(drawn(mixer, seed=7))
-    _close(mixer(x, state), first, "the same call again", 0.0)
+    close(mixer(x, state), first, "the same call again", 0.0)
     assert torch.equal(torch.get_rng_state(), random), "it draws from torch's global generator"
     now = mixer.state_dict()
     assert all(torch.equal(now[name], old) for name, old in saved.items()), "a call changed parameters or buffers"
@@ -171,7 +171,7 @@ def gradient_reaches_every_parameter(make: Make) -> None:
     mixer = built(make)
     x = drawn(mixer).requires_grad_()
     state = tuple(part.requires_grad_(part.is_floating_point()) for part in carried(mixer))
-    torch.autograd.backward(_loss(mixer.scan(x, state)[0]))
+    torch.autograd.backward(loss_of(mixer.scan(x, state)[0]))
     for name, param in mixer.named_parameters():
         assert not param.requires_grad or (param.grad is not None and param.grad.any()), f"no gradient reaches {name}"
     assert x.grad is not None, "no gradient reaches the input"
@@ -188,11 +188,11 @@ def scan_gradients_are_those_of_steps(make: Make) -> None:
         x = drawn(mixer).requires_grad_()
         state = tuple(part.requires_grad_(part.is_floating_point()) for part in carried(mixer))
         y, last = getattr(mixer, name)(x, state)
-        total = _loss(y) + sum((_loss(part) for part in last if part.requires_grad), y.new_zeros(()))
+        total = loss_of(y) + sum((loss_of(part) for part in last if part.requires_grad), y.new_zeros(()))
         leaves = [x, *mixer.parameters(), *(part for part in state if part.requires_grad)]
         wanted = [leaf for leaf in leaves if leaf.requires_grad]
         grads.append(torch.autograd.grad(total, wanted, allow_unused=True, materialize_grads=True))
-    _close((grads[0][0], grads[0][1:]), (grads[1][0], grads[1][1:]), "a gradient through the scan", 1e-8)
+    close((grads[0][0], grads[0][1:]), (grads[1][0], grads[1][1:]), "a gradient through the scan", 1e-8)
 
 
 def state_dict_round_trip(make: Make) -> None:
@@ -205,13 +205,13 @@ def state_dict_round_trip(make: Make) -> None:
     torch.save(mixer.state_dict(), file)
     file.seek(0)
     other.load_state_dict(torch.load(file))
-    _close(other(x, state), before, "loaded weights", 0.0)
+    close(other(x, state), before, "loaded weights", 0.0)
     twin = copy.deepcopy(mixer)
-    _close(twin(x, state), before, "a copy", 0.0)
+    close(twin(x, state), before, "a copy", 0.0)
     with torch.no_grad():
         for param in twin.parameters():
             param.zero_()
-    _close(mixer(x, state), before, "a mixer whose copy was changed", 0.0)
+    close(mixer(x, state), before, "a mixer whose copy was changed", 0.0)
 
 
 def dtype_is_kept(make: Make) -> None:
@@ -247,7 +247,7 @@ def no_moments_give_the_state_back(make: Make) -> None:
     for reset in (None, torch.zeros(B, 0, dtype=torch.bool)):
         y, last = mixer(x, state, reset=reset)
         assert y.shape == (B, 0, mixer.D), f"no moments became {tuple(y.shape)}"
-        _close((y, last), (x, state), "the state after no moments", 0.0)
+        close((y, last), (x, state), "the state after no moments", 0.0)
 
 
 def bad_input_is_refused(make: Make) -> None:
@@ -274,10 +274,10 @@ def runs_under_compile(make: Make) -> None:
     x, state = drawn(mixer, length=4).requires_grad_(), carried(mixer)
     torch._dynamo.reset()
     compiled = torch.compile(mixer, backend="aot_eager")
-    got, want = _runs(lambda: compiled(x, state), "torch.compile"), mixer(x, state)
-    _close(got, want, "the compiled form", 1e-9)
-    grads = [torch.autograd.grad(_loss(y), x)[0] for y in (got[0], want[0])]
-    _close((grads[0], ()), (grads[1], ()), "a gradient of the compiled form", 1e-8)
+    got, want = runs(lambda: compiled(x, state), "torch.compile"), mixer(x, state)
+    close(got, want, "the compiled form", 1e-9)
+    grads = [torch.autograd.grad(loss_of(y), x)[0] for y in (got[0], want[0])]
+    close((grads[0], ()), (grads[1], ()), "a gradient of the compiled form", 1e-8)
     torch._dynamo.reset()
 
 
@@ -288,16 +288,16 @@ def runs_under_autocast(make: Make) -> None:
     reset = torch.arange(3).expand(B, 3) == 1
     want = torch.cat([mixer(x[:, :3])[0], mixer(x[:, 3:], mixer(x[:, :3])[1], reset=reset)[0]], 1)
     with torch.autocast("cpu", torch.bfloat16):
-        first, state = _runs(lambda: mixer(x[:, :3]), "autocast")
-        second, _ = _runs(lambda: mixer(x[:, 3:], state, reset=reset), "autocast")
+        first, state = runs(lambda: mixer(x[:, :3]), "autocast")
+        second, _ = runs(lambda: mixer(x[:, 3:], state, reset=reset), "autocast")
     got = torch.cat([first, second], 1).float()
-    _close((got, ()), (want, ()), "autocast", 0.1)
-    torch.autograd.backward(_loss(got))
+    close((got, ()), (want, ()), "autocast", 0.1)
+    torch.autograd.backward(loss_of(got))
     bad = [name for name, p in mixer.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
     assert not bad, f"under autocast the gradients of {bad} are not finite"
 
 
-def _row(state: State, row: int) -> State:
+def row_of(state: State, row: int) -> State:
     return tuple(part[row : row + 1] for part in state)
 
 
@@ -307,12 +307,12 @@ def _held(state: State) -> int:
     return sum(storages.values())
 
 
-def _loss(y: Tensor) -> Tensor:
+def loss_of(y: Tensor) -> Tensor:
     """A sum with random weights: no symmetry hides a gradient."""
     return (y * torch.randn(y.shape, generator=torch.Generator().manual_seed(4), dtype=DOUBLE).to(y.dtype)).sum()
 
 
-def _gap(one: Tensor, two: Tensor) -> float:
+def gap(one: Tensor, two: Tensor) -> float:
     """The largest difference, relative where values are above 1."""
     if not one.numel():
         return 0.0
@@ -320,16 +320,16 @@ def _gap(one: Tensor, two: Tensor) -> float:
     return float(((one - two).abs() / two.abs().clamp(min=1)).nan_to_num(torch.inf).max())
 
 
-def _close(got: tuple[Tensor, State], want: tuple[Tensor, State], what: str, within: float = 1e-10) -> None:
+def close(got: tuple[Tensor, State], want: tuple[Tensor, State], what: str, within: float = 1e-10) -> None:
     got_parts, want_parts = (got[0], *got[1]), (want[0], *want[1])
     shapes = [[tuple(part.shape) for part in parts] for parts in (got_parts, want_parts)]
     assert shapes[0] == shapes[1], f"{what}: shapes {shapes[0]}, due are {shapes[1]}"
     for place, (one, two) in enumerate(zip(got_parts, want_parts, strict=True)):
         part = f"part {place - 1} of the state" if place else "the output"
-        assert _gap(one, two) <= within, f"{what}: {part} is off by {_gap(one, two):.1e}"
+        assert gap(one, two) <= within, f"{what}: {part} is off by {gap(one, two):.1e}"
 
 
-def _runs(call: Callable[[], tuple[Tensor, State]], where: str) -> tuple[Tensor, State]:
+def runs(call: Callable[[], tuple[Tensor, State]], where: str) -> tuple[Tensor, State]:
     try:
         return call()
     except Exception as error:

@@ -17,7 +17,7 @@ from torch import Tensor
 from loci.core import formula
 from loci.core.checking import Case, Law, Make, cases, refused
 from loci.state import checks
-from loci.state.checks import DOUBLE, DTYPES, B, T, _gap, _loss
+from loci.state.checks import DOUBLE, DTYPES, B, T, gap, loss_of
 from loci.state.encoder import encoders
 from loci.state.encoder.base import Encoder
 
@@ -124,7 +124,7 @@ def gradient_reaches_every_parameter(make: Make) -> None:
         given, lengths = padded(drawn(encoder), filler, extra=2)
         x = given.requires_grad_()
         encoder.zero_grad()
-        torch.autograd.backward(_loss(encoder(x, lengths=lengths)))
+        torch.autograd.backward(loss_of(encoder(x, lengths=lengths)))
         for name, param in encoder.named_parameters():
             reached = param.grad is not None and bool(param.grad.any()) and bool(param.grad.isfinite().all())
             assert reached or not param.requires_grad, f"no finite gradient reaches {name}"
@@ -195,7 +195,7 @@ def hearing_nothing_is_allowed(make: Make) -> None:
     for rows, lengths in ((x, torch.tensor([0, T, 0])), (x[1:2], torch.tensor([T]))):
         encoder.zero_grad()
         y = encoder(rows, lengths=lengths)
-        torch.autograd.backward(_loss(y[lengths > 0]))
+        torch.autograd.backward(loss_of(y[lengths > 0]))
         grads.append([param.grad for param in encoder.parameters() if param.grad is not None])
     for got, want in zip(*grads, strict=True):
         _close(got, want, "a gradient beside rows of length 0", 1e-8)
@@ -234,7 +234,7 @@ def runs_under_compile(make: Make) -> None:
         raise AssertionError(f"under torch.compile it raises {type(error).__name__}: {error}") from error
     want = encoder(x, lengths=lengths)
     _close(got, want, "the compiled form", 1e-9)
-    one, two = (torch.autograd.grad(_loss(y), x)[0] for y in (got, want))
+    one, two = (torch.autograd.grad(loss_of(y), x)[0] for y in (got, want))
     _close(one, two, "a gradient of the compiled form", 1e-8)
     torch._dynamo.reset()
 
@@ -250,14 +250,14 @@ def runs_under_autocast(make: Make) -> None:
         except Exception as error:
             raise AssertionError(f"under autocast it raises {type(error).__name__}: {error}") from error
     _close(got.float(), want, "autocast", 0.1)
-    torch.autograd.backward(_loss(got.float()))
+    torch.autograd.backward(loss_of(got.float()))
     bad = [name for name, p in encoder.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
     assert not bad, f"under autocast the gradients of {bad} are not finite"
 
 
 def _close(got: Tensor, want: Tensor, what: str, within: float = EXACT) -> None:
     assert got.shape == want.shape, f"{what}: shape {tuple(got.shape)}, due is {tuple(want.shape)}"
-    assert _gap(got, want) <= within, f"{what} is off by {_gap(got, want):.1e}"
+    assert gap(got, want) <= within, f"{what} is off by {gap(got, want):.1e}"
 
 
 LAWS: tuple[Law, ...] = (
