@@ -298,6 +298,7 @@ def runs_under_autocast(make: Make) -> None:
 
 
 def row_of(state: State, row: int) -> State:
+    """One row of a state."""
     return tuple(part[row : row + 1] for part in state)
 
 
@@ -321,6 +322,7 @@ def gap(one: Tensor, two: Tensor) -> float:
 
 
 def close(got: tuple[Tensor, State], want: tuple[Tensor, State], what: str, within: float = 1e-10) -> None:
+    """Assert that outputs and states are of the same shapes, and no further apart than `within`."""
     got_parts, want_parts = (got[0], *got[1]), (want[0], *want[1])
     shapes = [[tuple(part.shape) for part in parts] for parts in (got_parts, want_parts)]
     assert shapes[0] == shapes[1], f"{what}: shapes {shapes[0]}, due are {shapes[1]}"
@@ -330,6 +332,7 @@ def close(got: tuple[Tensor, State], want: tuple[Tensor, State], what: str, with
 
 
 def runs(call: Callable[[], tuple[Tensor, State]], where: str) -> tuple[Tensor, State]:
+    """What a call gives; an error in it breaks the law."""
     try:
         return call()
     except Exception as error:
