@@ -1,10 +1,11 @@
 """ATLAS: the Omega rule with Muon inside: steps along the momentum with its singular values made alike.
 
-    S_t = theta_t S_{t-1} + grad L_t(M),    M_t = alpha_t M_{t-1} - eta_t NS_5(S_t)                equations (32), (33)
+    S_t = theta_t S_{t-1} + grad L_t(M),    M_t = alpha_t M_{t-1} - eta_t NS_5(S_t)
     L_t(M) = sum_{i = t-c+1..t} gamma_i |M(phi(k_i)) - v_i|^2
 
 A gradient step learns the directions that many keys share and is slow in the others; NS_5 goes as far in each. S is kept
-raw, NS_5 is taken anew at every token, weight by weight. In a chunk, gradients are those at its start; S_t is a weighted
+raw, NS_5 is taken anew at every token, weight by weight. It multiplies what is small in S up to 484 fold, and rounding too:
+where S is square or nearly singular, float32 runs of the same text drift apart, and so do scan and steps. In a chunk, gradients are those at its start; S_t is a weighted
 sum of the tokens' outer products, and NS_5 runs on all of a chunk at once. With chunk=1 it is token by token.
 
 Paper: Behrouz et al., "ATLAS: Learning to Optimally Memorize the Context at Test Time", arXiv:2505.23735.
@@ -13,6 +14,7 @@ features of phi, which has more than M says; what is read passes no norm or gate
 Keeps: b*B*((W - 1)*3*H*d + (c - 1)*H*(2*d + 1) + n*H*P) + 8*p*B bytes: P = d*F numbers of a matrix, h*(d + F) of a net of h
 units over F features; n = 3 and p = 1 (M, S, M at the start of the chunk, the place in it), n = 2 and p = 0 for chunk=1.
 
+>>> import torch
 >>> mixer = Atlas(8, heads=2, window=4)
 >>> y, state = mixer(torch.randn(3, 20, 8))
 >>> y.shape, state[4].shape, state[5].shape
@@ -64,6 +66,11 @@ class Atlas(Omega):
     def ceiling(self) -> float:
         """1: how long a step is does not depend on the window."""
         return 1.0
+
+    @property
+    def first(self) -> float:
+        """At most 1/32, since steps do not grow shorter near the goal: long ones throw M about, and rounding with it."""
+        return 1 / (4 * max(self.chunk, 8))
 
     def rule(self, fed: Fed, G: Tensor, M: Tensor, S: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The momentum is kept as it is; the step is along its orthogonal part."""

@@ -8,7 +8,7 @@ triangular system (the WY form), (I + L) U = diag(eta) (V - diag(A) K M_0^T), wh
 L_ts = eta_t (A_t / A_s) k_t . k_s for s < t; `scan` does so piece after piece.
 
 Paper: Yang et al., "Parallelizing Linear Transformers with the Delta Rule over Sequence Length", arXiv:2406.06484; with alpha
-Yang, Kautz, Hatamizadeh, "Gated Delta Networks", arXiv:2412.06464, equation (10).
+Yang, Kautz, Hatamizadeh, "Gated Delta Networks", arXiv:2412.06464.
 Differs: alpha is a sigmoid, the second paper's exp(-A softplus) is Mamba's; keys and values pass no SiLU, and what is read
 no norm and no gate of its own. The triangular system is solved, not inverted.
 Keeps: b*B*(H*d*d + (W - 1)*3*H*d) bytes for H heads of d channels and a convolution of width W.
@@ -128,5 +128,5 @@ def chunkwise(fed: Fed, M: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
 
 
 def keeping(heads: int) -> Tensor:
-    """Biases of a gate that keeps 0.95 to 0.998 of a memory, a head less than the next."""
-    return torch.linspace(3.0, 6.0, heads)
+    """Biases of a gate that keeps 0.998 to 0.95 of a memory, each head less than the one before."""
+    return torch.linspace(6.0, 3.0, heads)

@@ -40,6 +40,7 @@ class Keyed(nn.Module):
         self.conv = CausalConv(3 * inner, width=conv)
         self.gates = nn.Linear(D, biases.numel())  # biases (gates, H)
         self.out = nn.Linear(inner, D, bias=False)
+        nn.init.zeros_(self.conv.bias)  # a constant in every key would make all keys alike
         nn.init.zeros_(self.gates.weight)
         with torch.no_grad():
             self.gates.bias.copy_(biases.flatten())

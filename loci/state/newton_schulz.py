@@ -7,7 +7,7 @@ and do not settle at 1: what begins above about 1/20 of the largest ends between
 smaller, and a zero matrix stays zero.
 
 Paper: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024, as used by Behrouz et al., "ATLAS",
-arXiv:2505.23735, section 5.
+arXiv:2505.23735.
 Differs: nothing; rounds run in the dtype that is given, not in bfloat16.
 Keeps: nothing.
 

@@ -1,7 +1,7 @@
 """Memories that are trained while they read, on a window of the last c tokens: what OmegaNet, ATLAS and Titans share.
 
-    L_t(M) = sum_{i = t-c+1..t} gamma_i |M(phi(k_i)) - v_i|^2,    y_t = M_t(phi(q_t))                  equation (9)
-    G_t = grad L_t(M_t'),    t' the end of the last chunk before t: t - 1 where a chunk is one token    section 3.3
+    L_t(M) = sum_{i = t-c+1..t} gamma_i |M(phi(k_i)) - v_i|^2,    y_t = M_t(phi(q_t))           the Omega objective
+    G_t = grad L_t(M_t'),    t' the end of the last chunk before t: t - 1 where a chunk is one token
 
 M is a matrix, W z, or a residual net, z_1 + W1 silu(W2 z), where z_1 are the first d features of phi, the key itself. How
 G_t moves M is a member's: its `rule` for one token, the obvious form, and `travel` for the tokens of a chunk at once.
@@ -258,9 +258,13 @@ class Omega(Mixer):
         """The longest step: eta is a sigmoid of this size. On a window of one token 1/2 is the delta rule."""
         return 1 / self.window
 
+    @property
+    def first(self) -> float:
+        """Of that size, at the start: keys that are all alike do not make a chunk's steps, all from one M, overshoot."""
+        return 1 / (4 * self.chunk)
+
     def _biases(self, heads: int) -> Tensor:
-        """Gates at the start: keys that are all alike do not make a chunk's steps, all from one M, overshoot."""
-        eta = torch.tensor(1 / (4 * self.chunk)).logit()
+        eta = torch.tensor(self.first).logit()
         known = {"alpha": keeping(heads), "eta": eta.expand(heads)}
         return torch.stack([known.get(name, torch.zeros(heads)) for name in self.gates])
 

@@ -1,6 +1,6 @@
 """OmegaNet: a memory that takes a gradient step on its last c tokens at every token, so that pairs do not overwrite pairs.
 
-    M_t = alpha_t M_{t-1} - eta_t grad L_t(M),    L_t(M) = sum_{i = t-c+1..t} gamma_i |M(phi(k_i)) - v_i|^2     equation (10)
+    M_t = alpha_t M_{t-1} - eta_t grad L_t(M),    L_t(M) = sum_{i = t-c+1..t} gamma_i |M(phi(k_i)) - v_i|^2
 
 With c = 1, eta = 1/2, gamma = 1 and a matrix over unit keys this is the delta rule; with a window as long as the text, a
 regression on all of it. In a chunk, gradients are those at its start, so M_t is M_t' decayed, less a weighted sum of the
@@ -13,6 +13,7 @@ read passes no norm or gate of its own.
 Keeps: b*B*((W - 1)*3*H*d + (c - 1)*H*(2*d + 1) + n*H*P) + 8*p*B bytes: P = d*F numbers of a matrix, h*(d + F) of a net of h
 units over F features; n = 2 and p = 1, M at the start of the chunk and the place in it, but for chunk=1.
 
+>>> import torch
 >>> mixer = OmegaNet(8, heads=2, window=4)
 >>> y, state = mixer(torch.randn(3, 20, 8))
 >>> y.shape, state[4].shape  # 4 channels, 4 + 10 features

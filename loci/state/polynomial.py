@@ -1,6 +1,6 @@
 """Polynomial features of keys and queries: as many more pairs fit a matrix as there are more features.
 
-    phi(x) = ( a_1 x, a_2 x(x)x, ..., a_p x(x)...(x)x ) / |a|,     a_i learned, 1/i! at the start            section 3.1
+    phi(x) = ( a_1 x, a_2 x(x)x, ..., a_p x(x)...(x)x ) / |a|,     a_i learned, 1/i! at the start
     phi(q) . phi(k) = sum_i a_i^2 (q . k)^i / |a|^2
 
 A product that differs only in the order of its factors is held once, times the root of how often it occurs: the inner
@@ -57,9 +57,9 @@ class Polynomial(nn.Module):
         if power == 1:
             return x
         first, *others = self.get_buffer(f"factors_{power}")
-        product = x[..., first]
+        product = x.index_select(-1, first)  # whose backward is faster than that of an index
         for place in others:
-            product = product * x[..., place]
+            product = product * x.index_select(-1, place)
         return product * self.get_buffer(f"times_{power}").to(x.dtype).sqrt()  # the root in full precision
 
 

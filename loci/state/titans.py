@@ -1,6 +1,6 @@
 """Titans' long-term memory: a momentum of surprise, the gradient at the newest token, moves a memory that forgets.
 
-    S_t = theta_t S_{t-1} + eta_t grad |M(k_t) - v_t|^2,    M_t = alpha_t M_{t-1} - S_t              equations (13), (14)
+    S_t = theta_t S_{t-1} + eta_t grad |M(k_t) - v_t|^2,    M_t = alpha_t M_{t-1} - S_t
 
 It is the Omega rule with a window of one token and momentum. In a chunk, gradients are those at its start, and M_t is
 linear in them: `travel` applies it as attention does and builds no M_t. With chunk=1 it is token by token.
@@ -11,6 +11,7 @@ and a residual. The memory alone: no persistent tokens, no attention beside it, 
 Keeps: b*B*((W - 1)*3*H*d + (c - 1)*H*(2*d + 1) + n*H*P) + 8*p*B bytes with c = 1: P = d*d numbers of a matrix, 2*h*d of a net
 of h units; n = 3 and p = 1 (M, S, M at the start of the chunk, the place in it), n = 2 and p = 0 for chunk=1.
 
+>>> import torch
 >>> mixer = Titans(8, heads=2, hidden=16)
 >>> y, state = mixer(torch.randn(3, 20, 8))
 >>> y.shape, state[4].shape, state[5].shape

@@ -54,7 +54,7 @@ def said(memory, weights, z):
 
 
 def objective(memory, weights, z, v, gamma):
-    """Equation (9): gamma multiplies the squared error."""
+    """The Omega objective: gamma multiplies the squared error."""
     return (gamma * (said(memory, weights, z) - v).square().sum(-1)).sum()
 
 
