@@ -327,3 +327,17 @@ def test_operations_are_those_of_torchs_counter():
     products = sum(n for op, n in counted.items() if "attention" not in str(op))
     attention = sum(2 * T * (T + 1) * 8 for _ in range(2 + 3 * 2))
     assert B * (brackets.operations(model, T) - attention) == products
+
+
+def test_operations_spent_count_the_capacities_as_they_come_down():
+    model, layer, head, routers = fresh(layers=1), 2 * (4 * 64 + 3 * 96), 2 * T * 8 * V, 3 * 2 * T * 8
+    want = 0
+    for shares in (
+        (1, 1, 1),
+        (1, 5 / 6, 4 / 6),
+        (1, 2 / 3, 1 / 3),
+        (1, 2 / 3, 1 / 3),
+    ):  # of 4 steps, down in the first 2
+        rounds = [T, *(round(share * T) for share in shares), T]
+        want += sum(n * layer + 2 * n * (n + 1) * 8 for n in rounds) + head + routers
+    assert brackets.spent(model, T, 4) == want

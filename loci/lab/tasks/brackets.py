@@ -15,6 +15,7 @@ from torch import Tensor
 
 from loci.core.card import load
 from loci.lab.claim import Evidence
+from loci.state.decoder.routers import taken
 
 KINDS, LETTERS, HALF, DEEPEST = 4, 8, 8, 8
 PART = 2 * HALF + 1  # tokens of a part, with its mark
@@ -74,14 +75,19 @@ class Learned(NamedTuple):
     agreement: float
 
 
-def operations(model: Any, length: int) -> int:
-    """Multiplications and additions of one pass over a text in training's routing, attention counted causally."""
+def operations(model: Any, length: int, progress: float = 1.0) -> int:
+    """Multiplications and additions of one pass over a text as training routes it, attention counted causally."""
     hidden, D = model.first[0].down.in_features, model.D
-    rounds = [max(1, int(share * length + 1e-9)) for share in model.capacities]
+    rounds = [taken(share, length, progress) for share in model.capacities]
     passes = [length, *(n for n in rounds for _ in model.shared), length]
     layers = sum(2 * n * (4 * D * D + 3 * D * hidden) + 2 * n * (n + 1) * D for n in passes)
-    routers = sum(2 * n * D for n in rounds) if hasattr(model, "router") else 0
+    routers = len(rounds) * 2 * length * D if hasattr(model, "router") else 0
     return int(layers + routers + 2 * length * D * model.V)
+
+
+def spent(model: Any, length: int, steps: int) -> int:
+    """Operations of so many passes, whose capacities come down in the first half of them."""
+    return sum(operations(model, length, 2 * step / steps) for step in range(steps))
 
 
 def learned(entry: str, seed: int, *, budget: float, parts: int, lr: float, options: dict[str, Any]) -> Learned:
@@ -89,7 +95,9 @@ def learned(entry: str, seed: int, *, budget: float, parts: int, lr: float, opti
     torch.manual_seed(seed)
     model: Any = load(entry)(SYMBOLS, window=parts * PART, **copy.deepcopy(options))
     random, batch = torch.Generator().manual_seed(seed), 32
-    steps = max(1, round(budget * 1e9 / (batch * operations(model, parts * PART - 1))))
+    steps = 1
+    while batch * spent(model, parts * PART - 1, steps + 1) <= budget * 1e9:
+        steps += 1
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
     for step in range(steps):

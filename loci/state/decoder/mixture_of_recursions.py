@@ -37,7 +37,7 @@ from loci.state.decoder.routers import ExpertChoice, TokenChoice
 
 BYTES = "B*(2*b*D*(2*W + L*C) + 8*(N + 1))"
 TITLE = "Mixture-of-Recursions: Learning Dynamic Recursive Depths for Adaptive Token-Level Computation"
-EXAMPLE = {"V": 11, "D": 8, "heads": 2, "hidden": 12, "layers": 1, "recursions": 3, "window": 7}
+EXAMPLE = {"V": 11, "D": 8, "heads": 2, "hidden": 12, "layers": 1, "recursions": 3, "window": 12}
 
 
 @method(

@@ -66,9 +66,7 @@ class ExpertChoice(nn.Module):
 
     def by_capacity(self, r: int, logits: Tensor, candidates: Tensor, progress: float = 1.0) -> Tensor:
         """The k_r candidates of the largest logits (B, T); k_r comes down from T along a cosine as `progress` goes to 1."""
-        wide = 0.5 * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
-        share = self.capacities[r] + (1 - self.capacities[r]) * wide
-        k = max(1, int(share * logits.shape[1] + 1e-9))
+        k = taken(self.capacities[r], logits.shape[1], progress)
         top = logits.detach().masked_fill(~candidates, -torch.inf).topk(k, 1).indices
         return torch.zeros_like(candidates).scatter(1, top, value=True) & candidates
 
@@ -76,6 +74,16 @@ class ExpertChoice(nn.Module):
         """The loss that teaches the threshold a round's choice among its candidates, weighted."""
         apart = binary_cross_entropy_with_logits(logits, chosen.to(logits.dtype), reduction="none")
         return self.weight * torch.where(candidates, apart, 0.0).sum() / candidates.sum()
+
+
+def taken(share: float, length: int, progress: float = 1.0) -> int:
+    """How many of `length` tokens a round of that capacity takes: all at first, its share as `progress` comes to 1.
+
+    >>> [taken(0.25, 100, progress) for progress in (0, 0.5, 1)]
+    [100, 62, 25]
+    """
+    wide = 0.5 * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
+    return max(1, int((share + (1 - share) * wide) * length + 1e-9))
 
 
 class Choice(NamedTuple):
