@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from loci.core import formula
 from loci.core.checking import Case, Law, Make, cases, refused
@@ -197,21 +197,26 @@ def scan_gradients_are_those_of_steps(make: Make) -> None:
 
 def state_dict_round_trip(make: Make) -> None:
     """Saved and loaded into one of other weights, a mixer answers bit for bit as before; a deep copy stands alone."""
-    mixer, other = built(make), built(make, seed=9)
+    mixer = built(make)
     x, state = drawn(mixer), carried(mixer)
-    before = mixer(x, state)
-    assert not torch.equal(other(x, state)[0], before[0]), "weights of another seed answer the same"
+    saved_answers_as_before(mixer, built(make, seed=9), lambda model: model(x, state))
+
+
+def saved_answers_as_before(model: nn.Module, other: nn.Module, ask: Callable[[Any], tuple[Tensor, State]]) -> None:
+    """`other` answers bit for bit as `model` once it has loaded its weights from a file; a deep copy stands alone."""
+    before = ask(model)
+    assert not torch.equal(ask(other)[0], before[0]), "weights of another seed answer the same"
     file = io.BytesIO()
-    torch.save(mixer.state_dict(), file)
+    torch.save(model.state_dict(), file)
     file.seek(0)
     other.load_state_dict(torch.load(file))
-    close(other(x, state), before, "loaded weights", 0.0)
-    twin = copy.deepcopy(mixer)
-    close(twin(x, state), before, "a copy", 0.0)
+    close(ask(other), before, "loaded weights", 0.0)
+    twin = copy.deepcopy(model)
+    close(ask(twin), before, "a copy", 0.0)
     with torch.no_grad():
         for param in twin.parameters():
             param.zero_()
-    close(mixer(x, state), before, "a mixer whose copy was changed", 0.0)
+    close(ask(model), before, "one whose copy was changed", 0.0)
 
 
 def dtype_is_kept(make: Make) -> None:

@@ -7,7 +7,6 @@ seed and nudged off their initial values. Ties between rows do not occur among d
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -17,7 +16,7 @@ from torch import Tensor
 from loci.core import formula
 from loci.core.checking import Case, Law, Make, cases, refused
 from loci.state import checks
-from loci.state.checks import DOUBLE, DTYPES, gap, loss_of
+from loci.state.checks import DOUBLE, DTYPES, gap, loss_of, saved_answers_as_before
 from loci.state.sparse_memory import sparse_memories
 from loci.state.sparse_memory.base import SparseMemory
 
@@ -145,22 +144,9 @@ def gradient_reaches_every_parameter(make: Make) -> None:
 
 def state_dict_round_trip(make: Make) -> None:
     """Saved and loaded into one of another seed, it answers bit for bit as before, buffers too; a copy stands alone."""
-    memory, other = built(make), built(make, seed=9)
+    memory = built(make)
     h = drawn(memory)
-    before = memory(h)
-    assert not torch.equal(other(h), before), "weights of another seed answer the same"
-    file = io.BytesIO()
-    torch.save(memory.state_dict(), file)
-    file.seek(0)
-    other.load_state_dict(torch.load(file))
-    assert torch.equal(other.rows(h), memory.rows(h)), "loaded weights touch other rows"
-    assert torch.equal(other(h), before), "loaded weights answer otherwise"
-    twin = copy.deepcopy(memory)
-    assert torch.equal(twin(h), before), "a copy answers otherwise"
-    with torch.no_grad():
-        for param in twin.parameters():
-            param.zero_()
-    assert torch.equal(memory(h), before), "a memory changes with its copy"
+    saved_answers_as_before(memory, built(make, seed=9), lambda model: (model(h), (model.rows(h),)))
 
 
 def dtype_is_kept(make: Make) -> None:
