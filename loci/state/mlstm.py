@@ -26,8 +26,8 @@ float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,12 @@ from loci.state.mixer import Mixer, State
 from loci.state.xlstm import UNSEEN, CausalConv, HeadNorm, Headwise, carried_dtype, require_heads
 
 EPS = 1e-6
+Turn: TypeAlias = Callable[[Tensor], Tensor]  # what q and k (B, T, I) become before gates and cell see them
+
+
+def unturned(x: Tensor) -> Tensor:
+    """As it is: where places play no part."""
+    return x
 
 
 class Fed(NamedTuple):
@@ -126,26 +132,26 @@ class MLSTM(Mixer):
         s = carried_dtype(self.up.weight).itemsize
         return {"B": batch, "H": self.heads, "d": self.d, "W": self.conv.width, "s": s}
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """The recurrence."""
-        fed, a, z, buffer = self._fed(x.unsqueeze(1), state)
+    def step(self, x: Tensor, state: State, *, turn: Turn = unturned) -> tuple[Tensor, State]:
+        """The recurrence; `turn` is how a model with places turns q and k."""
+        fed, a, z, buffer = self._fed(x.unsqueeze(1), state, turn)
         with torch.autocast(x.device.type, enabled=False):
             h, memory = moment(Fed(*(part.squeeze(2) for part in fed)), Memory(*state[:3]))
         return self._out(h.unsqueeze(2), a, z).squeeze(1), (*memory, buffer)
 
-    def scan(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+    def scan(self, x: Tensor, state: State, *, turn: Turn = unturned) -> tuple[Tensor, State]:
         """Chunk by chunk, quadratic inside a chunk."""
-        fed, a, z, buffer = self._fed(x, state)
+        fed, a, z, buffer = self._fed(x, state, turn)
         with torch.autocast(x.device.type, enabled=False):
             h, memory = chunkwise(fed, Memory(*state[:3]), self.chunk)
         return self._out(h, a, z), (*memory, buffer)
 
-    def _fed(self, x: Tensor, state: State) -> tuple[Fed, Tensor, Tensor, Tensor]:
+    def _fed(self, x: Tensor, state: State, turn: Turn) -> tuple[Fed, Tensor, Tensor, Tensor]:
         """What the cell is fed at (B, T, D), the two branches beside it, and the convolution's state."""
         u, z = self.up(x).chunk(2, -1)
         mixed, buffer = self.conv(u, state[3])
         a = functional.silu(mixed)
-        q, k, v = self.q(a), self.k(a), self.v(u)
+        q, k, v = turn(self.q(a)), turn(self.k(a)), self.v(u)
         i, f = self.gates(torch.cat([q, k, v.to(q.dtype)], -1)).to(state[2].dtype).transpose(1, 2).chunk(2, 1)
         q, k, v = (part.to(state[0].dtype).unflatten(-1, (self.heads, self.d)).transpose(1, 2) for part in (q, k, v))
         return Fed(q, k / math.sqrt(self.d), v, i, functional.logsigmoid(f)), a, z, buffer

@@ -1,4 +1,4 @@
-"""Families of proteins, fill-in-the-middle over them, parity, and recall of pairs: tasks for xLSTM."""
+"""Families of proteins, parity, and recall of pairs: tasks for xLSTM."""
 
 from __future__ import annotations
 
@@ -11,66 +11,9 @@ torch = pytest.importorskip("torch")
 
 from loci.lab.tasks.pairs import texts
 from loci.lab.tasks.parity import odd
-from loci.lab.tasks.proteins import (
-    EOS,
-    LENGTH,
-    LETTERS,
-    LONGEST,
-    MASKS,
-    MOST_SPANS,
-    concatenated,
-    family,
-    infilled,
-    restored,
-)
+from loci.lab.tasks.proteins import EOS, LENGTH, LETTERS, concatenated, family
 
 torch.set_num_threads(1)
-
-
-def taken(text):
-    """The letters between masks behind the EOS, by mask."""
-    if EOS not in text:
-        return {}
-    spans, now = {}, None
-    for symbol in text[text.index(EOS) + 1 :]:
-        if symbol in MASKS:
-            now = spans.setdefault(symbol, [])
-        else:
-            now.append(symbol)
-    return spans
-
-
-def test_spans_put_back_are_the_protein_and_every_letter_kept_its_place():
-    random = np.random.default_rng(0)
-    for draw in range(10_000):
-        whole = [int(letter) for letter in random.integers(0, LETTERS, 2 + draw % 60)]
-        text, places = infilled(whole, random)
-        assert len(text) == len(places)
-        assert restored(text) == whole
-        letters = [(place, symbol) for symbol, place in zip(text, places, strict=True) if symbol < LETTERS]
-        assert sorted(letters) == list(enumerate(whole))
-        for mask, span in taken(text).items():
-            first, second = (n for n, symbol in enumerate(text) if symbol == mask)
-            assert places[first] == places[second] == places[second + 1]  # a mask stands where its span began
-            assert 1 <= len(span) <= max(math.ceil(len(whole) * LONGEST), 1)
-        assert list(taken(text)) == list(MASKS[: len(taken(text))])
-
-
-def test_positions_start_at_nought_in_every_protein():
-    random = np.random.default_rng(1)
-    for whole in family(random, homologs=50):
-        assert infilled(whole, random)[1][0] == 0
-
-
-def test_the_number_of_spans_is_a_truncated_poisson():
-    random = np.random.default_rng(0)
-    weights = np.array([math.exp(-1) / math.factorial(n) for n in range(MOST_SPANS + 1)])
-    share = weights / weights.sum()
-    counts = np.bincount([len(taken(infilled([0] * 100, random)[0])) for _ in range(20_000)], minlength=MOST_SPANS + 1)
-    assert counts.size == MOST_SPANS + 1
-    chi = ((counts - 20_000 * share) ** 2 / (20_000 * share)).sum()
-    assert chi < 20.5  # 0.1 % of chi-square with 5 degrees of freedom
-    assert counts @ np.arange(MOST_SPANS + 1) / 20_000 == pytest.approx(share @ np.arange(MOST_SPANS + 1), abs=0.03)
 
 
 def test_a_family_is_a_consensus_with_letters_drawn_anew():
@@ -99,13 +42,6 @@ def test_eight_homologs_are_worth_two_nats_to_who_reads_them():
     entropy = -letter * math.log(letter) - 19 * other * math.log(other)
     assert np.mean(said) == pytest.approx(entropy, abs=0.06)
     assert np.mean(said) < math.log(20) - 2
-
-
-@pytest.mark.parametrize("length", [0, 1, 2])
-def test_the_shortest_proteins_are_infilled_too(length):
-    random = np.random.default_rng(5)
-    for _ in range(50):
-        assert restored(infilled(range(length), random)[0]) == list(range(length))
 
 
 def test_questions_are_the_keys_and_answers_what_stood_behind_them():
