@@ -91,7 +91,7 @@ def encoded(k_e: Tensor, v_e: Tensor, memory: Memory, *, chunk: int, heard: Tens
     """The encoder's sums over all moments, `chunk` at a time, on top of a memory."""
     for start in range(0, k_e.shape[2], chunk):
         here = slice(start, start + chunk)
-        known = None if heard is None else heard[:, None, here]
+        known = None if heard is None else heard[:, here]
         memory = summed(k_e[:, :, here], v_e[:, :, here], memory, heard=known)
     return memory
 

@@ -116,28 +116,26 @@ def chunkwise(
 ) -> tuple[Tensor, Memory]:
     """All moments, `chunk` at a time: y (B, H, T, d) and the memory after the last.
 
-    Where `heard` (B, T) does not hold, a moment asks but is not remembered: its features are masked, not its key, since
-    phi(0) is not 0.
+    Where `heard` (B, T) does not hold, a moment asks but is not remembered: its value and its one are masked, not its key,
+    since phi(0) is not 0.
     """
-    out = []
+    values, held, out = with_ones(v, heard), torch.cat([memory.S, memory.z.unsqueeze(-1)], -1), []
     for start in range(0, q.shape[2], chunk):
         here = slice(start, start + chunk)
-        asked, key, value = q[:, :, here], k[:, :, here], v[:, :, here]
-        known = None if heard is None else heard[:, None, here]
-        scores = similarity(asked, key).tril()  # (B, H, C, C)
-        if known is not None:
-            scores = torch.where(known.unsqueeze(2), scores, 0)
-        phi = taylor(asked)
-        found = scores @ value + phi @ memory.S
-        total = scores.sum(-1, keepdim=True) + phi @ memory.z.unsqueeze(-1)
-        out.append(found / (total + EPS))
-        memory = summed(key, value, memory, heard=known)
-    return (torch.cat(out, 2) if out else v), memory
+        asked, key, value = q[:, :, here], k[:, :, here], values[:, :, here]
+        out.append(similarity(asked, key).tril() @ value + taylor(asked) @ held)
+        held = held + taylor(key).mT @ value
+    said = torch.cat(out, 2) if out else values
+    return said[..., :-1] / (said[..., -1:] + EPS), Memory(held[..., :-1].contiguous(), held[..., -1].contiguous())
 
 
 def summed(k: Tensor, v: Tensor, memory: Memory, *, heard: Tensor | None = None) -> Memory:
-    """The memory after keys (B, H, T, f) and values (B, H, T, d), those of them that are `heard` (B, 1, T)."""
-    phi = taylor(k)
-    if heard is not None:
-        phi = torch.where(heard.unsqueeze(-1), phi, 0)
-    return Memory(memory.S + phi.transpose(-1, -2) @ v, memory.z + phi.sum(-2))
+    """The memory after keys (B, H, T, f) and values (B, H, T, d), those of them that are `heard` (B, T)."""
+    added = taylor(k).mT @ with_ones(v, heard)
+    return Memory(memory.S + added[..., :-1], memory.z + added[..., -1])
+
+
+def with_ones(v: Tensor, heard: Tensor | None) -> Tensor:
+    """Values (B, H, T, d) and a one beside each, whose sum is the normaliser: one product gives both. Zeros if not `heard`."""
+    values = torch.cat([v, torch.ones_like(v[..., :1])], -1)
+    return values if heard is None else torch.where(heard[:, None, :, None], values, 0)
