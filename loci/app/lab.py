@@ -100,7 +100,7 @@ def claim(
     *,
     kept: Annotated[bool, typer.Option("--kept", help="Show the kept verdict, run nothing.")] = False,
     room: Annotated[str, typer.Option(help="The kept verdicts of a room, such as weights.")] = "",
-    plot: Annotated[Path | None, typer.Option(help="Draw the room's loss against bytes: .svg, .png.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the room against its bytes: .svg, .png.")] = None,
     as_json: Json = False,
 ) -> None:
     """Test a method's claim now, with its control. Exit code 1 when it does not hold."""
@@ -112,7 +112,7 @@ def claim(
         _room(room, plot, as_json=as_json)
         return
     if plot is not None:
-        raise ValueError(f"plot={str(plot)!r} draws a room, not {name!r}; give --room weights")
+        raise ValueError(f"plot={str(plot)!r} draws a room, not {name!r}; give --room weights or --room state")
     row = court.show(name) if kept else court.run(name)
     if row is None:
         raise ValueError(f"name={name!r} was never judged; leave out --kept to test it now")
@@ -149,9 +149,10 @@ def _room(room: str, plot: Path | None, *, as_json: bool) -> None:
 
 
 def _draw(room: str, path: Path) -> None:
-    from loci.lab import plot
+    from loci.lab import capacity_plot, plot
 
-    if room != "weights":
-        raise ValueError(f"room={room!r} has no picture; weights has one")
-    best = plot.draw(path)
-    print(f"{path}: on the front are {', '.join(row['of'] for row in best)}", file=sys.stderr)
+    pictures = {"weights": plot.draw, "state": capacity_plot.draw}
+    if room not in pictures:
+        raise ValueError(f"room={room!r} has no picture; {' and '.join(pictures)} have one")
+    best = pictures[room](path)
+    print(f"{path}: on the front are {', '.join(dict.fromkeys(row['of'] for row in best))}", file=sys.stderr)

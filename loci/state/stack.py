@@ -36,12 +36,13 @@ from loci.state.mixer import Mixer, State
 class Block(nn.Module):
     """A mixer over moments, then a map of each moment alone, each after a norm and beside a way around it."""
 
-    def __init__(self, mixer: Mixer) -> None:
+    def __init__(self, mixer: Mixer, *, hidden: int | None = None) -> None:
         super().__init__()
         D = mixer.D
+        hidden = 4 * D if hidden is None else hidden
         self.mixer = mixer
         self.norm1, self.norm2 = nn.RMSNorm(D), nn.RMSNorm(D)
-        self.mlp = nn.Sequential(nn.Linear(D, 4 * D), nn.GELU(), nn.Linear(4 * D, D))
+        self.mlp = nn.Sequential(nn.Linear(D, hidden), nn.GELU(), nn.Linear(hidden, D))
 
     def forward(self, x: Tensor, state: State, reset: Tensor | None = None) -> tuple[Tensor, State]:
         """(B, T, D) and the mixer's state -> (B, T, D) and the state after it."""
@@ -58,12 +59,14 @@ class Block(nn.Module):
 
 
 class Stack(Decoder):
-    """`depth` blocks over mixers of one kind: `mixer(D)` makes one of that width."""
+    """`depth` blocks over mixers of one kind: `mixer(D)` makes one of that width. A block's map is `hidden` wide, or 4*D."""
 
-    def __init__(self, mixer: Callable[[int], Mixer], *, depth: int, V: int = 256, D: int = 64) -> None:
+    def __init__(
+        self, mixer: Callable[[int], Mixer], *, depth: int, V: int = 256, D: int = 64, hidden: int | None = None
+    ) -> None:
         super().__init__()
-        if min(depth, V, D) < 1:
-            raise ValueError(f"depth={depth}, V={V}, D={D} is no model; choose each of them at least 1")
+        if min(depth, V, D, 1 if hidden is None else hidden) < 1:
+            raise ValueError(f"depth={depth}, V={V}, D={D}, hidden={hidden} is no model; choose each of them at least 1")
         self.V = V
         self.embedding = nn.Embedding(V, D)
         mixers = [mixer(D) for _ in range(depth)]
@@ -71,7 +74,7 @@ class Stack(Decoder):
             raise ValueError(
                 f"mixer gives one of width {mixers[0].D} or the same one twice; give what makes a new one of D={D}"
             )
-        self.blocks = nn.ModuleList(map(Block, mixers))
+        self.blocks = nn.ModuleList(Block(made, hidden=hidden) for made in mixers)
         self.norm, self.head = nn.RMSNorm(D), nn.Linear(D, V, bias=False)
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.head.weight = self.embedding.weight
