@@ -1,6 +1,6 @@
 """Every mixer's scan beside its own loop, and beside a public PyTorch form of the same layer where there is one, in one run.
 
-    pip install mambapy s5-pytorch          # peers; those that are not installed are left out
+    pip install mambapy s5-pytorch xlstm titans-pytorch        # peers; those that are not installed are left out
     python benchmarks/state.py [--device cuda] [--length 2048] [--only NAME] [--table-only]
 
 Batch 4, width 64, float32, one thread. A scan or loop goes forward without gradients; training is forward and backward of a
@@ -9,6 +9,7 @@ benchmarks/results/state.jsonl and the table of docs/benchmarks.md.
 """
 
 import argparse
+import inspect
 import json
 import platform
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 import torch
 from page import fill
 from rich.progress import track
+from torch import nn
 
 from loci.state import mixers
 from loci.state.mixer import state_bytes
@@ -24,37 +26,90 @@ from loci.state.mixer import state_bytes
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "state.jsonl"
 B, D = 4, 64
-SIZES = {  # arguments beside D
-    "attention": {"heads": 4, "window": 1024}, "atlas": {"heads": 4}, "base-conv": {}, "delta-rule": {"heads": 4},
-    "elman": {"n": 64}, "emergent-timescales": {"n": 64}, "emergent-timescales-outside": {"n": 64}, "gru": {"n": 64},
-    "hcam": {"M": 32, "C": 32, "k": 4}, "irnn": {"n": 64}, "jordan": {"n": 64}, "jrt": {"heads": 4},
-    "linear-attention": {"heads": 4}, "lmu": {}, "lstm": {"n": 64}, "lstm-1997": {"n": 64}, "lstm-no-forget": {"n": 64},
-    "lstm-peephole": {"n": 64}, "mamba": {}, "mlstm": {}, "ntm": {"n": 64}, "omeganet": {"heads": 4}, "outer-product-lstm": {"n": 64}, "s5": {"P": 64},
-    "s5-rl": {}, "slstm": {},
-    "synthetic-gradient-memory": {"n": 64, "classes": 8}, "titans": {"heads": 4},
-}  # fmt: skip
+GIVEN = {"n": 64, "heads": 4, "classes": 8}  # to constructors that know them; all else is the default
 
 
-def peers():
-    """A public form's name and module (B, T, D) -> (B, T, ...) by the mixer it stands beside."""
-    found = {
-        "lstm": ("torch.nn.LSTM", torch.nn.LSTM(D, 64, batch_first=True)),
-        "gru": ("torch.nn.GRU", torch.nn.GRU(D, 64, batch_first=True)),
-        "elman": ("torch.nn.RNN", torch.nn.RNN(D, 64, batch_first=True)),
+def built(name):
+    """A mixer of width D."""
+    member = mixers()[name]
+    known = inspect.signature(member).parameters
+    return member(D, **{key: value for key, value in GIVEN.items() if key in known})
+
+
+def peers(length):
+    """A public form's name and what makes its module (B, T, D) -> (B, T, ...), by the mixer it stands beside."""
+    return {
+        "lstm": ("torch.nn.LSTM", lambda: Shown(nn.LSTM)),
+        "gru": ("torch.nn.GRU", lambda: Shown(nn.GRU)),
+        "elman": ("torch.nn.RNN", lambda: Shown(nn.RNN)),
+        "attention": ("scaled_dot_product_attention", Attended),
+        "mamba": ("mambapy, parallel scan", mambapy),
+        "s5": ("s5-pytorch", s5),
+        "mlstm": ("xlstm, mlstm_kernels chunkwise", lambda: mlstm(length)),
+        "slstm": ("xlstm, vanilla", slstm),
+        "titans": ("titans-pytorch", titans),
     }
-    try:
-        from mambapy.mamba import MambaBlock, MambaConfig
 
-        found["mamba"] = ("mambapy, parallel scan", MambaBlock(MambaConfig(d_model=D, n_layers=1, d_state=16)))
-    except ImportError:
-        pass
-    try:
-        from s5 import S5
 
-        found["s5"] = ("s5-pytorch", S5(D, 64))
-    except ImportError:
-        pass
-    return found
+class Shown(nn.Module):
+    """A cell of torch's, and a map of its units to the output, as ours have."""
+
+    def __init__(self, cell):
+        super().__init__()
+        self.cell, self.out = cell(D, 64, batch_first=True), nn.Linear(64, D)
+
+    def forward(self, x):
+        """(B, T, D)."""
+        return self.out(self.cell(x)[0])
+
+
+class Attended(nn.Module):
+    """All of the past through torch's own attention, causal."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.out = nn.Linear(D, 3 * D, bias=False), nn.Linear(D, D, bias=False)
+
+    def forward(self, x):
+        """(B, T, D)."""
+        q, k, v = (part.unflatten(-1, (4, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        return self.out(nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+
+
+def mambapy():
+    from mambapy.mamba import MambaBlock, MambaConfig
+
+    return MambaBlock(MambaConfig(d_model=D, n_layers=1, d_state=16))
+
+
+def s5():
+    from s5 import S5
+
+    return S5(D, 64)
+
+
+def mlstm(length):
+    """The authors' layer over their chunkwise form: the layer's own form is quadratic in time."""
+    from mlstm_kernels.torch.chunkwise.native import mlstm_chunkwise__native_autograd as chunkwise
+    from xlstm.blocks.mlstm.layer import mLSTMLayer, mLSTMLayerConfig
+
+    layer = mLSTMLayer(mLSTMLayerConfig(embedding_dim=D, context_length=length, num_heads=4))
+    layer.mlstm_cell.backend_fn = lambda queries, keys, values, igate_preact, fgate_preact, **_: chunkwise(
+        queries, keys, values, igate_preact.squeeze(-1), fgate_preact.squeeze(-1)
+    )
+    return layer
+
+
+def slstm():
+    from xlstm.blocks.slstm.layer import sLSTMLayer, sLSTMLayerConfig
+
+    return sLSTMLayer(sLSTMLayerConfig(embedding_dim=D, num_heads=4, backend="vanilla"))
+
+
+def titans():
+    from titans_pytorch import NeuralMemory
+
+    return NeuralMemory(dim=D, dim_head=D // 4, heads=4, chunk_size=16)
 
 
 def least(call, device, *, times=3):
@@ -111,13 +166,15 @@ def beside(module, x, device):
 def rows(names, length, device):
     """All rows of this run."""
     torch.manual_seed(0)
-    x, known, found = torch.randn(B, length, D, device=device), mixers(), peers()
+    x, found = torch.randn(B, length, D, device=device), peers(length)
     for name in track(names, description="mixers"):
-        mixer = known[name](D, **SIZES[name]).to(device)
-        row = {"device": device_name(device), "length": length, **measured(name, mixer, x, device)}
+        row = {"device": device_name(device), "length": length, **measured(name, built(name).to(device), x, device)}
         if name in found:
-            label, module = found[name]
-            row |= {"peer": label, **beside(module.to(device), x, device)}
+            label, make = found[name]
+            try:
+                row |= {"peer": label, **beside(make().to(device), x, device)}
+            except ImportError as error:
+                print(f"{name}: {label} is left out, {error}")
         yield row
 
 
@@ -145,13 +202,13 @@ def main():
     ask = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ask.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     ask.add_argument("--length", type=int, default=2048)
-    ask.add_argument("--only", choices=sorted(SIZES))
+    ask.add_argument("--only", choices=sorted(mixers()))
     ask.add_argument("--table-only", action="store_true")
     said = ask.parse_args()
     torch.set_num_threads(1)
     held = [json.loads(line) for line in RESULTS.read_text("utf-8").splitlines()] if RESULTS.exists() else []
     if not said.table_only:
-        new = list(rows([said.only] if said.only else sorted(SIZES), said.length, said.device))
+        new = list(rows([said.only] if said.only else sorted(mixers()), said.length, said.device))
         taken = {(row["device"], row["length"], row["of"]) for row in new}
         held = sorted(
             [row for row in held if (row["device"], row["length"], row["of"]) not in taken] + new,

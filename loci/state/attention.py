@@ -30,7 +30,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from loci.core.card import method
 from loci.state.mixer import Mixer, State
 
-BLOCK = 512  # moments whose scores are held at once
+BLOCK = 128  # moments whose scores are held at once
 
 
 @method(
@@ -90,28 +90,26 @@ class Attention(Mixer):
         begins = (past - state[2]).unsqueeze(1).expand(B, T)  # the first key that each query may see (B, T)
         if reset is not None:
             begins = torch.maximum(begins, torch.where(reset, past + place, 0).cummax(1).values)
-        out = []
+        turns = angles(past + T, self.D // self.H, self.base, q)
+        asked, known, told = (self.heads(part.to(q.dtype)) for part in (q, keys, values))
+        asked, known, out = turned(asked, turns[past:]), turned(known, turns), []
         for start in range(0, T, BLOCK):
             end = min(start + BLOCK, T)
             reach = torch.arange(start, end + past, device=x.device)
             mine = past + place[start:end].unsqueeze(1)
             seen = (reach <= mine) & (reach > mine - self.W) & (reach >= begins[:, start:end].unsqueeze(-1))
-            out.append(self.heard(q[:, start:end], keys[:, start : end + past], values[:, start : end + past], seen))
+            here = slice(start, end + past)
+            heard = (asked[:, :, start:end], known[:, :, here], told[:, :, here])
+            out.append(scaled_dot_product_attention(*heard, attn_mask=seen.unsqueeze(1)))
         count = (past + T - begins[:, -1]).clamp(max=past)
         fresh = (torch.arange(past, device=x.device) >= (past - count).unsqueeze(1)).unsqueeze(-1)
         last = tuple(torch.where(fresh, part[:, T:], 0.0) for part in (keys, values))
-        y: Tensor = self.out(torch.cat(out, 1).to(self.out.weight.dtype))
+        y: Tensor = self.out(torch.cat(out, 2).transpose(1, 2).flatten(2).to(self.out.weight.dtype))
         return y.to(x.dtype), (*last, count)
 
-    def heard(self, q: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
-        """Queries (B, n, D), the last n of m keys and values (B, m, D), who sees what (B, n, m) -> (B, n, D)."""
-        k, v = (part.to(q.dtype).view(*part.shape[:2], self.H, -1).transpose(1, 2) for part in (keys, values))
-        q = q.view(*q.shape[:2], self.H, -1).transpose(1, 2)
-        turns = angles(keys.shape[1], q.shape[-1], self.base, q)
-        heard = scaled_dot_product_attention(
-            turned(q, turns[-q.shape[2] :]), turned(k, turns), v, attn_mask=seen.unsqueeze(1)
-        )
-        return heard.transpose(1, 2).flatten(2)
+    def heads(self, x: Tensor) -> Tensor:
+        """(B, m, D) -> (B, H, m, K)."""
+        return x.view(*x.shape[:2], self.H, -1).transpose(1, 2)
 
 
 def angles(length: int, K: int, base: float, like: Tensor) -> Tensor:
