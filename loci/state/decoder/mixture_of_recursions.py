@@ -9,8 +9,9 @@ together; `agreement` says how near they are, `depths` how deep tokens go. Repor
 
 Paper: Bae et al., "Mixture-of-Recursions: Learning Dynamic Recursive Depths for Adaptive Token-Level Computation",
 arXiv:2507.10524, section 2.2.
-Differs: see `recursion.py` (what a cache holds) and `routers.py`; no sharing of keys between rounds, no batching of tokens of
-different depths at inference. The released code keeps the top k over the whole text when it evaluates; here it never does.
+Differs: see `recursion.py` (what a cache holds) and `routers.py`; no batching of tokens of different depths at inference. The
+released code keeps the top k over the whole text when it evaluates; here it never does. Rounds that share the keys of the first
+are in `shared_recursions.py`.
 Keeps: B*(2*b*D*(2*W + L*C) + 8*(N + 1)) bytes, with C the sum of W cap_r: (N + 1) / (2 N) of what the recursive model keeps in
 its shared layers.
 

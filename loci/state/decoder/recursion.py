@@ -42,6 +42,13 @@ class Cache(NamedTuple):
     seen: Tensor  # (B,), how many ever went through
 
 
+class Heard(NamedTuple):
+    """What tokens that went through layers side by side had to hear."""
+
+    layers: list[tuple[Tensor, Tensor]]  # of each, keys and values (B, M + n, D)
+    seen: Tensor  # (1 or B, n, M + n), by whom
+
+
 class Losses(NamedTuple):
     """What is to be learned from a text: train on the sum."""
 
@@ -75,13 +82,28 @@ class Layer(nn.Module):
     def forward(self, h: Tensor, past: tuple[Tensor, Tensor], turns: Tensor, seen: Tensor) -> tuple[Tensor, ...]:
         """(B, n, D), keys and values (B, M, D), turns (B, n, d/2, 2), who sees whom -> h and M + n keys and values."""
         q, k, v = self.inward(self.norm(h)).chunk(3, -1)
-        q, k = (turned(part.view(*part.shape[:2], self.heads, -1), turns.unsqueeze(2)).flatten(2) for part in (q, k))
-        keys, values = (torch.cat([old, new.to(old.dtype)], 1) for old, new in zip(past, (k, v), strict=True))
-        q, k, v = (part.to(q.dtype).view(*part.shape[:2], self.heads, -1).transpose(1, 2) for part in (q, keys, values))
+        keys, values = (
+            torch.cat([old, new.to(old.dtype)], 1) for old, new in zip(past, (self.placed(k, turns), v), strict=True)
+        )
+        return self.answered(h, self.placed(q, turns), (keys, values), seen), keys, values
+
+    def among(self, h: Tensor, past: tuple[Tensor, Tensor], turns: Tensor, seen: Tensor) -> Tensor:
+        """The same for tokens (B, n, D) that add no keys of their own to those there are, (B, M, D)."""
+        q = linear(self.norm(h), self.inward.weight[: h.shape[2]])
+        return self.answered(h, self.placed(q, turns), past, seen)
+
+    def placed(self, x: Tensor, turns: Tensor) -> Tensor:
+        """Queries or keys (B, n, D), turned head by head."""
+        return turned(x.view(*x.shape[:2], self.heads, -1), turns.unsqueeze(2)).flatten(2)
+
+    def answered(self, h: Tensor, q: Tensor, past: tuple[Tensor, Tensor], seen: Tensor) -> Tensor:
+        """What queries find is added to h, and what the map says to that."""
+        q, k, v = (part.to(q.dtype).view(*part.shape[:2], self.heads, -1).transpose(1, 2) for part in (q, *past))
         heard = scaled_dot_product_attention(q, k, v, attn_mask=seen)
         h = h + self.out(heard.transpose(1, 2).flatten(2))
         gate, up = self.up(self.norm_map(h)).chunk(2, -1)
-        return h + self.down(silu(gate) * up), keys, values
+        out: Tensor = h + self.down(silu(gate) * up)
+        return out
 
 
 class Recursive(Decoder):
@@ -128,7 +150,7 @@ class Recursive(Decoder):
         like, L = self.embedding, len(self.shared)
         sizes = [(1, self.window), *((L, places) for places in self.places), (1, self.window)]
         past = [like.new_zeros(batch, *size, self.D) for size in sizes for _ in range(2)]
-        return *past, torch.zeros(batch, len(self.capacities) + 1, dtype=torch.int64, device=like.device)
+        return *past, torch.zeros(batch, len(self.places) + 1, dtype=torch.int64, device=like.device)
 
     def shapes(self, state: State) -> Mapping[str, float]:
         """B streams, D width, W the window, L shared layers, N rounds with C places in all, b bytes of a number."""
@@ -145,21 +167,24 @@ class Recursive(Decoder):
 
     def passed(self, tokens: Tensor, state: State | None, route: Route) -> tuple[Tensor, State, Routed]:
         """(B, T), a state or none to start from and to leave behind -> logits (B, T, V), the state, and who went where."""
-        caches = None if state is None else self.opened(state)
+        last: list[Cache | None] = [None] * (len(self.places) + 2) if state is None else [*self.opened(state)]
         h = embedding(tokens, self.embedding)
         here = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
         turns = angles(here if state is None else here + state[-1][:, :1], self.D // self.heads, h)
-        last: list[Cache | None] = [None] * (len(self.capacities) + 2) if caches is None else [*caches]
-        limits, everyone = [self.window, *self.places, self.window], torch.ones_like(tokens, dtype=torch.bool)
+        everyone = torch.ones_like(tokens, dtype=torch.bool)
+        h, last[0] = gathered(self.first, h, everyone, turns, last[0], self.window)
+        routed = route(h, self.rounds(turns, last))
+        h, last[-1] = gathered(self.last, routed.h, everyone, turns, last[-1], self.window)
+        return linear(self.norm(h), self.embedding), closed(last), routed
 
-        def through(place: int, layers: nn.ModuleList, h: Tensor, active: Tensor) -> Tensor:
-            h, last[place] = gathered(layers, h, active, turns, last[place], limits[place])
+    def rounds(self, turns: Tensor, last: list[Cache | None]) -> Deeper:
+        """Phi over tokens of a text, round by round; caches stand in `last` as in a state, and are replaced there."""
+
+        def deeper(r: int, h: Tensor, active: Tensor) -> Tensor:
+            h, last[r + 1] = gathered(self.shared, h, active, turns, last[r + 1], self.places[r])
             return h
 
-        h = through(0, self.first, h, everyone)
-        routed = route(h, lambda r, h, active: through(r + 1, self.shared, h, active))
-        h = through(len(last) - 1, self.last, routed.h, everyone)
-        return linear(self.norm(h), self.embedding), closed(last), routed
+        return deeper
 
     def opened(self, state: State) -> list[Cache]:
         """A state as caches: first, rounds, last."""
@@ -216,32 +241,53 @@ def gathered(
 
     A token hears itself and the `limit` active tokens before it. Without a cache a text begins here, and none is left.
     """
-    count = active.sum(1)
-    n = h.shape[1] if torch.compiler.is_compiling() else int(count.max())  # compiled code wants one size
-    if not n:
+    order = packing(active)
+    if not order.shape[1]:
         return torch.zeros_like(h), cache
-    order = (~active).int().argsort(dim=1, stable=True)[:, :n]  # the active first, in their order, then what fills up
-    x = h.gather(1, order.unsqueeze(-1).expand(-1, -1, h.shape[2]))
-    turns = turns.gather(1, order.view(*order.shape, 1, 1).expand(-1, -1, *turns.shape[2:]))
-    M = 0 if cache is None else cache.keys.shape[2]
-    slot, mine = torch.arange(M + n, device=h.device), M + torch.arange(n, device=h.device).unsqueeze(1)
+    x, heard = beside(layers, picked(h, order), picked(turns, order), cache, limit)
+    return spread(x, order, active), None if cache is None else kept(heard, cache, active.sum(1))
+
+
+def beside(layers: nn.ModuleList, x: Tensor, turns: Tensor, cache: Cache | None, limit: int) -> tuple[Tensor, Heard]:
+    """Layers over tokens side by side (B, n, D), of which each hears itself and the `limit` before it."""
+    M, n = 0 if cache is None else cache.keys.shape[2], x.shape[1]
+    slot, mine = torch.arange(M + n, device=x.device), M + torch.arange(n, device=x.device).unsqueeze(1)
     seen = ((slot <= mine) & (slot >= mine - limit)).unsqueeze(0)
     if cache is not None:
         seen = seen & (slot >= M - cache.seen.view(-1, 1, 1))
-    kept = []
+    heard = []
     for place, layer in enumerate(layers):
         past = (x[:, :0], x[:, :0]) if cache is None else (cache.keys[:, place], cache.values[:, place])
-        x, *both = layer(x, past, turns, seen.unsqueeze(1))
-        kept.append(both)
-    real = (torch.arange(n, device=h.device) < count.unsqueeze(1)).unsqueeze(-1)
-    back = order.unsqueeze(-1).expand_as(x)
-    said = torch.zeros_like(h).scatter(1, back, torch.where(real, x, 0.0).to(h.dtype))
-    if cache is None:
-        return said, None
-    latest = (count.unsqueeze(1) + torch.arange(M, device=h.device)).view(-1, 1, M, 1)  # ends at the last active one
-    keys, values = (torch.stack(part, 1) for part in zip(*kept, strict=True))
+        x, keys, values = layer(x, past, turns, seen.unsqueeze(1))
+        heard.append((keys, values))
+    return x, Heard(heard, seen)
+
+
+def kept(heard: Heard, cache: Cache, count: Tensor) -> Cache:
+    """The cache once the first `count` (B,) tokens of those side by side are in it."""
+    M = cache.keys.shape[2]
+    keys, values = (torch.stack(part, 1) for part in zip(*heard.layers, strict=True))
+    latest = (count.unsqueeze(1) + torch.arange(M, device=count.device)).view(-1, 1, M, 1)  # ends at the last of them
     latest = latest.expand(*keys.shape[:2], M, keys.shape[3])
-    return said, Cache(keys.gather(2, latest), values.gather(2, latest), cache.seen + count)
+    return Cache(keys.gather(2, latest), values.gather(2, latest), cache.seen + count)
+
+
+def packing(active: Tensor) -> Tensor:
+    """Which tokens (B, n) are packed side by side: the active ones (B, T) in their order, then what fills up."""
+    n = active.shape[1] if torch.compiler.is_compiling() else int(active.sum(1).max())  # compiled code wants one size
+    return (~active).int().argsort(dim=1, stable=True)[:, :n]
+
+
+def picked(x: Tensor, order: Tensor) -> Tensor:
+    """Of (B, T, ...) the packed ones, (B, n, ...)."""
+    return x.gather(1, order.view(*order.shape, *[1] * (x.dim() - 2)).expand(-1, -1, *x.shape[2:]))
+
+
+def spread(x: Tensor, order: Tensor, active: Tensor) -> Tensor:
+    """Packed tokens (B, n, D) back in their places (B, T, D), zeros where not active."""
+    real, back = active.gather(1, order).unsqueeze(-1), order.unsqueeze(-1).expand_as(x)
+    said = x.new_zeros(*active.shape, x.shape[2])
+    return said.scatter(1, back, torch.where(real, x, 0.0))
 
 
 def masked(layers: nn.ModuleList, h: Tensor, active: Tensor, turns: Tensor) -> Tensor:
