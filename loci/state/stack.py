@@ -36,13 +36,10 @@ from loci.state.mixer import Mixer, State
 class Block(nn.Module):
     """A mixer over moments, then a map of each moment alone, each after a norm and beside a way around it."""
 
-    def __init__(self, mixer: Mixer, *, hidden: int | None = None) -> None:
+    def __init__(self, mixer: Mixer, mlp: nn.Module) -> None:
         super().__init__()
-        D = mixer.D
-        hidden = 4 * D if hidden is None else hidden
-        self.mixer = mixer
-        self.norm1, self.norm2 = nn.RMSNorm(D), nn.RMSNorm(D)
-        self.mlp = nn.Sequential(nn.Linear(D, hidden), nn.GELU(), nn.Linear(hidden, D))
+        self.mixer, self.mlp = mixer, mlp
+        self.norm1, self.norm2 = nn.RMSNorm(mixer.D), nn.RMSNorm(mixer.D)
 
     def forward(self, x: Tensor, state: State, reset: Tensor | None = None) -> tuple[Tensor, State]:
         """(B, T, D) and the mixer's state -> (B, T, D) and the state after it."""
@@ -66,7 +63,9 @@ class Stack(Decoder):
     ) -> None:
         super().__init__()
         if min(depth, V, D, 1 if hidden is None else hidden) < 1:
-            raise ValueError(f"depth={depth}, V={V}, D={D}, hidden={hidden} is no model; choose each of them at least 1")
+            raise ValueError(
+                f"depth={depth}, V={V}, D={D}, hidden={hidden} is no model; choose each of them at least 1"
+            )
         self.V = V
         self.embedding = nn.Embedding(V, D)
         mixers = [mixer(D) for _ in range(depth)]
@@ -74,11 +73,16 @@ class Stack(Decoder):
             raise ValueError(
                 f"mixer gives one of width {mixers[0].D} or the same one twice; give what makes a new one of D={D}"
             )
-        self.blocks = nn.ModuleList(Block(made, hidden=hidden) for made in mixers)
+        self.blocks = nn.ModuleList(Block(made, self.mlp(D, hidden or 4 * D)) for made in mixers)
         self.norm, self.head = nn.RMSNorm(D), nn.Linear(D, V, bias=False)
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.head.weight = self.embedding.weight
         self.parts = [len(made.initial_state(1)) for made in mixers]
+
+    @staticmethod
+    def mlp(D: int, hidden: int) -> nn.Module:
+        """A block's map of each moment alone, (..., D) -> (..., D)."""
+        return nn.Sequential(nn.Linear(D, hidden), nn.GELU(), nn.Linear(hidden, D))
 
     def mixers(self) -> list[Mixer]:
         """The blocks' mixers, from the input to the head."""
