@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 from loci.core import formula
 
 KINDS = (
-    "scheme", "embedder", "index", "llm", "mixer", "encoder", "decoder", "context", "sparse-memory", "optimizer", "tuner",
-    "learner", "edit", "local-trainer", "number-format", "meter", "policy", "buffer", "agent", "aggregator", "recipe",
+    "scheme", "embedder", "index", "llm", "mixer", "encoder", "decoder", "stream-classifier", "context", "sparse-memory",
+    "optimizer", "tuner", "learner", "edit", "local-trainer", "number-format", "meter", "policy", "buffer", "agent",
+    "aggregator", "recipe",
 )  # fmt: skip
 
 T = TypeVar("T")

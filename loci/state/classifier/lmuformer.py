@@ -5,12 +5,12 @@
     logits = mean over time of (V e + c)
 
 Each of the five convolutions sees one frame ahead, so a stream is answered with a delay of five frames; `finish` says
-what the frames after the end, which are zeros, make of the last five. Normalisation by batches ties the rows of a batch
-together in training, so that this is no mixer: streams want `eval()`.
+what the frames after the end, which are zeros, make of the last five.
 
 Paper: Liu, Datta, Li, Beerel, "LMUFormer: Low Complexity Yet Powerful Spiking Model With Legendre Memory Units",
 arXiv:2402.04882.
-Differs: one mean of features is kept in a stream and the head is applied to it, which is the same number.
+Differs: one mean of features is kept in a stream and the head is applied to it, which is the same number; what stands
+before a normalisation has no bias, which the normalisation would cancel.
 Keeps: b*B*(2*(C + 4*D) + depth*N + D) + 8*B bytes in a stream.
 
 Shapes: B batch, T time, C channels of a frame, D width, N order of the memories.
@@ -26,16 +26,16 @@ True
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
+from loci.core.card import method
+from loci.state.classifier.delayed import DELAY, Delayed, convolutions, convolved, embedded, inside
 from loci.state.lmu import LMU
 from loci.state.mixer import State
-
-DELAY = 5  # frames that the embedding sees ahead
 
 
 class Embedding(nn.Module):
@@ -44,10 +44,7 @@ class Embedding(nn.Module):
     def __init__(self, C: int, D: int) -> None:
         super().__init__()
         self.C, self.D = C, D
-        widths = [C, *[D] * DELAY]
-        self.convs = nn.ModuleList(
-            nn.Conv1d(before, after, 3, padding=1, bias=False) for before, after in pairwise(widths)
-        )
+        self.convs = convolutions(C, D)
         self.norms = nn.ModuleList(nn.BatchNorm1d(D) for _ in range(DELAY - 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,11 +64,10 @@ class Embedding(nn.Module):
         """One frame (B, C) at `place` (B) -> what stands five places before it (B, D); nothing is at `end` or after it."""
         after: list[Tensor] = []
         for k, (conv, seen) in enumerate(zip(self.convs, state, strict=True)):
-            at = place - k  # each convolution is one frame later than the one before it
-            frame = torch.where(((at >= 0) & (at < end)).unsqueeze(-1), frame, 0.0)
+            frame = torch.where(inside(place - k, end), frame, 0.0)  # each convolution is a frame later than the last
             three = torch.cat([seen, frame.unsqueeze(1)], 1)
             after.append(three[:, 1:].clone())
-            out = torch.einsum("btc,dct->bd", three, conv.get_parameter("weight"))
+            out = convolved(conv, three)
             frame = seen[:, 1] + out if k == DELAY - 1 else self.norms[k](out.relu())
         return frame, tuple(after)
 
@@ -82,7 +78,8 @@ class Block(nn.Module):
     def __init__(self, D: int, N: int, *, theta: float, ratio: int) -> None:
         super().__init__()
         self.lmu = LMU(D, N, theta=theta)
-        self.out, self.wide, self.narrow = nn.Linear(D, D), nn.Linear(D, ratio * D), nn.Linear(ratio * D, D)
+        self.out = nn.Linear(D, D, bias=False)
+        self.wide, self.narrow = nn.Linear(D, ratio * D, bias=False), nn.Linear(ratio * D, D, bias=False)
         self.out_norm, self.wide_norm, self.narrow_norm = (nn.BatchNorm1d(width) for width in (D, ratio * D, D))
 
     def mixed(self, e: Tensor, y: Tensor) -> Tensor:
@@ -103,8 +100,18 @@ class Block(nn.Module):
         return self.mixed(e, y), after
 
 
-class LMUFormer(nn.Module):
-    """Frames (B, T, C) -> logits (B, classes): at once by `forward`, or frame by frame by `step` in constant memory."""
+@method(
+    name="lmuformer",
+    kind="stream-classifier",
+    title="LMUFormer: Low Complexity Yet Powerful Spiking Model With Legendre Memory Units",
+    paper="arXiv:2402.04882",
+    says="classifies a stream by convolutions over nearby frames and Legendre memories: trains by FFT, runs frame by frame",
+    bytes="b*B*(2*(C + 4*D) + depth*N + D) + 8*B",
+    example={"C": 3, "D": 6, "classes": 4, "N": 5, "theta": 8.0, "depth": 2},
+    needs=("torch",),
+)
+class LMUFormer(Delayed):
+    """The state: frames heard (B), the embedding's last frames, the memories, the sum of features (B, D)."""
 
     def __init__(
         self,
@@ -122,67 +129,53 @@ class LMUFormer(nn.Module):
             raise ValueError(
                 f"C={C}, D={D}, classes={classes}, depth={depth}, ratio={ratio}: each is a count; choose at least 1"
             )
+        self.C, self.classes = C, classes
         self.embedding = Embedding(C, D)
         self.blocks = nn.ModuleList(Block(D, N or D, theta=theta, ratio=ratio) for _ in range(depth))
         self.head = nn.Linear(D, classes)
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, frames: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, D)."""
-        e: Tensor = self.embedding(x)
+        e: Tensor = self.embedding(frames)
         for block in self.blocks:
             e = block(e)
         return e
 
-    def forward(self, x: Tensor) -> Tensor:
+    def classify(self, frames: Tensor) -> Tensor:
         """The mean over time of each frame's logits."""
-        if x.dim() != 3 or x.shape[2] != self.embedding.C or not x.shape[1]:
-            raise ValueError(
-                f"x is {tuple(x.shape)}, this LMUFormer takes (B, T, {self.embedding.C}) with T >= 1; give frames of that width"
-            )
-        logits: Tensor = self.head(self.features(x)).mean(1)
+        logits: Tensor = self.head(self.features(frames)).mean(1)
         return logits
 
     def initial_state(self, batch: int) -> State:
-        """Frames seen (B), the embedding's last frames, the memories, the sum of features (B, D)."""
+        """Zeros."""
         like = self.head.weight
         memories = tuple(block.lmu.initial_state(batch)[0] for block in self.each_block)
-        seen = torch.zeros(batch, dtype=torch.int64, device=like.device)
-        return (seen, *self.embedding.initial_state(batch), *memories, like.new_zeros(batch, self.embedding.D))
+        heard = torch.zeros(batch, dtype=torch.int64, device=like.device)
+        return (heard, *self.embedding.initial_state(batch), *memories, like.new_zeros(batch, self.embedding.D))
+
+    def shapes(self, batch: int) -> Mapping[str, float]:
+        """Counts, and b bytes for a real number."""
+        first, D = self.each_block[0].lmu, self.embedding.D
+        return {
+            "B": batch, "C": self.C, "D": D, "N": first.N, "depth": len(self.blocks), "b": self.head.weight.element_size()
+        }  # fmt: skip
 
     @property
     def each_block(self) -> list[Block]:
         """The blocks, by their type."""
         return [block for block in self.blocks if isinstance(block, Block)]
 
-    def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
-        """One frame (B, C) -> logits of all features so far, which begin five frames late, and the state after it."""
-        if self.training:
-            raise ValueError("batch statistics of one frame are none; call eval() before a stream")
-        never = torch.full_like(state[0], torch.iinfo(torch.int64).max)
-        after = self.advance(frame, state, never)
-        return self.said(after), after
-
-    def finish(self, state: State) -> Tensor:
-        """The logits at the end of the stream: those of `forward`. The state may be stepped on as if nothing was asked."""
-        if self.training:
-            raise ValueError("batch statistics of one frame are none; call eval() before a stream")
-        end, nothing = state[0], state[1].new_zeros(len(state[0]), self.embedding.C)
-        for _ in range(DELAY):
-            state = self.advance(nothing, state, end)
-        return self.said(state)
-
     def advance(self, frame: Tensor, state: State, end: Tensor) -> State:
-        """The state one frame later."""
-        seen, rows, memories, total = state[0], state[1 : DELAY + 1], state[DELAY + 1 : -1], state[-1]
-        e, rows = self.embedding.step(frame, rows, place=seen, end=end)
-        begun, after = (seen >= DELAY).unsqueeze(-1), []
+        """The state one frame later; memories and sum begin with the first frame that the embedding is done with."""
+        heard, rows, memories, total = state[0], state[1 : DELAY + 1], state[DELAY + 1 : -1], state[-1]
+        e, rows = self.embedding.step(frame, rows, place=heard, end=end)
+        begun, after = (heard >= DELAY).unsqueeze(-1), []
         for block, m in zip(self.each_block, memories, strict=True):
             e, later = block.step(e, m)
             after.append(torch.where(begun, later, m))
-        return (seen + 1, *rows, *after, torch.where(begun, total + e, total))
+        return (heard + 1, *rows, *after, torch.where(begun, total + e, total))
 
     def said(self, state: State) -> Tensor:
         """The head on the mean of the features so far."""
-        count = (state[0] - DELAY).clamp(min=1).unsqueeze(-1)
-        logits: Tensor = self.head(state[-1] / count)
+        logits: Tensor = self.head(state[-1] / embedded(state))
         return logits
