@@ -1,4 +1,4 @@
-"""Learning in context: tasks, leaks, chance, baselines and states against closed forms, loops and scikit-learn."""
+"""Learning in context: cells, tasks, chance and baselines against closed forms, loops and scikit-learn."""
 
 from __future__ import annotations
 
@@ -13,20 +13,18 @@ from loci.lab.tasks.in_context import (
     UNSEEN,
     Base,
     descended,
+    digits,
     improvement,
     nearest,
     pairs,
-    plateau,
     prototypes,
     regime,
     rings,
     standardised,
     task,
-    tokens,
 )  # fmt: skip
-from loci.lab.tasks.meta_learning import Course, Learner, by_position, sweep
-from loci.state.lstm import LSTM
-from loci.state.mixer import state_bytes
+from loci.lab.tasks.meta_learning import baselines
+from loci.lab.tasks.plateau import plateau, ways
 from loci.state.outer_product_lstm import OuterProductLSTM
 from tests.state.drawn import B, D, T, drawn, fresh, sigmoid
 
@@ -89,15 +87,6 @@ def test_heads_that_do_not_fit_are_refused() -> None:
         OuterProductLSTM(3, 6, heads=4)
 
 
-def test_sizes_of_states_are_counted() -> None:
-    n, batch = 8, 3
-    matrix, vector = OuterProductLSTM(4, n), LSTM(4, n)
-    assert state_bytes(matrix.initial_state(batch)) == 4 * batch * (n * n + n)
-    assert state_bytes(vector.initial_state(batch)) == 4 * batch * 2 * n
-    learner = Learner(5, 3, D=4, layers=2, mixer=lambda width: OuterProductLSTM(width, n))
-    assert learner.state_bytes() == 2 * 4 * (n * n + n)
-
-
 def test_without_projection_and_permutation_a_task_is_the_base_set() -> None:
     base = prototypes(3, classes=4, features=5, each=6)
     x, y = task(11, base, projected=False, permuted=False).apply(base.x, base.y)
@@ -147,6 +136,40 @@ def test_base_sets_are_standardised(make) -> None:
     assert flat.x.tolist() == [[0.0, -1.0], [0.0, 1.0]]
 
 
+def test_digits_are_scikit_learns() -> None:
+    datasets = pytest.importorskip("sklearn.datasets")
+    base, (x, y) = digits(), datasets.load_digits(return_X_y=True)
+    assert base.classes == 10
+    assert base.y.tolist() == y.tolist()
+    for pixel in range(64):
+        due = (x[:, pixel] - x[:, pixel].mean()) / (x[:, pixel].std() or 1.0)
+        assert np.abs(base.x[:, pixel].numpy() - due).max() < 1e-4
+
+
+def test_few_permutations_are_those_of_the_first_tasks() -> None:
+    base = prototypes(3)
+    first = [task(number, base).rho.tolist() for number in range(3)]
+    for number in (0, 2, 3, 100, UNSEEN + 7):
+        one = task(number, base, ways=3)
+        assert one.rho.tolist() == first[number % 3]
+        assert torch.equal(one.A, task(number, base).A)
+    fixed = Base(torch.eye(8), torch.arange(8), 8)
+    x, y = pairs(fixed, list(range(50)), 8, torch.Generator().manual_seed(1), ways=2)
+    found = set()
+    for number in range(50):
+        which = torch.cdist(x[number], task(number, fixed).A.T).argmin(1)
+        found.add(tuple(y[number, which.argsort()].tolist()))
+    assert found == {tuple(task(number, fixed).rho.tolist()) for number in (0, 1)}
+
+
+def test_the_number_of_permutations_grows_as_a_power() -> None:
+    assert ways(0, 100, 10) == 1
+    assert ways(50, 100, 10) == 1905  # the root of 3,628,800
+    assert ways(99, 100, 4) == 23
+    assert ways(100, 100, 10) is None
+    assert ways(0, 0, 10) is None
+
+
 def test_biased_sequences_keep_the_labels_of_the_base_set() -> None:
     base = Base(torch.eye(8), torch.arange(8), 8)
     for bias in (0.0, 0.7, 1.0):
@@ -157,29 +180,6 @@ def test_biased_sequences_keep_the_labels_of_the_base_set() -> None:
             kept += int(y[number, 0]) == int(base.y[which])
         due = bias + (1 - bias) / 8  # a permutation leaves a label alone by chance
         assert abs(kept / 1000 - due) <= 4 * math.sqrt(due * (1 - due) / 1000)
-
-
-@pytest.mark.parametrize("mixer", [LSTM, OuterProductLSTM])
-def test_a_label_is_not_seen_before_it_is_asked_for(mixer) -> None:
-    torch.manual_seed(0)
-    learner = Learner(5, 4, D=8, layers=2, mixer=lambda width: mixer(width, 6))
-    random = torch.Generator().manual_seed(3)
-    x, y = torch.randn(2, 9, 5, generator=random), torch.randint(4, (2, 9), generator=random)
-    said = learner(tokens(x, y, 4))
-    for t in range(9):
-        other = y.clone()
-        other[:, t] = (y[:, t] + 1) % 4
-        changed = learner(tokens(x, other, 4))
-        assert torch.equal(changed[:, : t + 1], said[:, : t + 1])
-        assert t == 8 or not torch.equal(changed[:, t + 1], said[:, t + 1])
-
-
-def test_the_first_answer_is_chance() -> None:
-    torch.manual_seed(1)
-    learner = Learner(16, 10, D=8, layers=1, mixer=lambda width: OuterProductLSTM(width, 6))
-    base, count = prototypes(2), 2000
-    first = float(by_position(learner, base, torch.Generator().manual_seed(5), length=2, count=count)[0])
-    assert abs(first - 0.1) <= 3 * math.sqrt(0.09 / count)
 
 
 def test_the_nearest_neighbours_are_those_of_scikit_learn() -> None:
@@ -234,16 +234,12 @@ def test_a_plateau_ends_where_the_loss_does_not_stay() -> None:
     assert plateau([math.log(4)] * 30, 4) == 30
     assert plateau([math.log(4)] * 30 + [0.0] * 30, 4) == 33  # 3 zeros of 20 make 0.85
     assert plateau([0.0] * 5, 4) == 5
+    assert plateau([2.0, 1.25, 1.24, 0.0], 4, window=1) == 3  # 0.9 ln 4 is 1.2477
 
 
-@pytest.mark.slow
-def test_many_tasks_make_a_learner_of_new_ones_and_few_do_not() -> None:
-    base = prototypes(0, classes=4, features=8, noise=0.3)
-
-    def make() -> Learner:
-        return Learner(8, 4, D=16, layers=1, mixer=lambda width: OuterProductLSTM(width, 16))
-
-    course = Course(tasks=1, steps=250, length=12, lr=5e-3)
-    found = sweep(make, base, course, (4, 1 << 30), seed=0)
-    assert found[1 << 30] == "general"
-    assert found[4] in ("memorisation", "identification")
+def test_the_nearest_of_points_is_right_once_its_label_was_told() -> None:
+    base, length, count = prototypes(1, classes=5, features=6, noise=0.0), 12, 3000
+    gained = baselines(base, length, torch.Generator().manual_seed(3), count=count)
+    told = [1 - math.comb(200, t) / math.comb(249, t) for t in range(length - 5, length)]  # 49 of 249 are of the class
+    assert abs(gained["nearest neighbour"] - (sum(told) / 5 - 1 / 5)) < 4 * math.sqrt(0.16 / count)
+    assert 0.2 < gained["descent"] <= gained["nearest neighbour"]

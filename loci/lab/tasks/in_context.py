@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from loci.core.card import load
+
 UNSEEN = 1 << 40  # ids from here on are never trained on
 Regime = Literal["memorisation", "identification", "general", "none"]
 
@@ -78,27 +80,47 @@ def rings(seed: int, *, classes: int = 10, features: int = 16, each: int = 50, n
     return standardised(x + noise * torch.randn(x.shape, generator=random), y)
 
 
-def task(number: int, base: Base, *, projected: bool = True, permuted: bool = True) -> Task:
-    """The task of an id over a base set; without projection A is the identity, without permutation so is rho."""
+def digits() -> Base:
+    """A real base set: 1,797 handwritten digits of 8 by 8 pixels, which come with scikit-learn."""
+    x, y = load("sklearn.datasets:load_digits")(return_X_y=True)
+    return standardised(torch.from_numpy(x).float(), torch.from_numpy(y).long())
+
+
+def task(number: int, base: Base, *, projected: bool = True, permuted: bool = True, ways: int | None = None) -> Task:
+    """The task of an id over a base set; without projection A is the identity, without permutation so is rho.
+
+    With `ways`, rho is that of one of the first so many ids: tasks then have so many permutations between them, at most.
+    """
     random = np.random.default_rng(number)  # torch's generator takes 32 bits of a seed: its tasks repeat after 2^32
     N_x = base.x.shape[1]
     A = torch.from_numpy(random.standard_normal((N_x, N_x), dtype=np.float32) / np.float32(math.sqrt(N_x)))
     rho = torch.from_numpy(random.permutation(base.classes))
+    if ways is not None and number >= ways:
+        rho = task(number % ways, base).rho
     return Task(A if projected else torch.eye(N_x), rho if permuted else torch.arange(base.classes))
 
 
 def pairs(
-    base: Base, numbers: Sequence[int], length: int, random: torch.Generator, *, bias: float = 0.0
+    base: Base,
+    numbers: Sequence[int],
+    length: int,
+    random: torch.Generator,
+    *,
+    bias: float = 0.0,
+    ways: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One sequence for each id: inputs (B, T, N_x) and labels (B, T), examples of the base set without replacement.
 
     With probability `bias` a sequence keeps the labels of the base set: one fixed permutation, which is easier to begin with.
+    With `ways`, those that do not have so many permutations between them, at most.
     """
     if length > len(base.y):
         raise ValueError(f"length={length} is more than the base set's {len(base.y)} examples; choose a shorter one")
     keep = torch.rand(len(numbers), generator=random) < bias
     rows = torch.rand(len(numbers), len(base.y), generator=random).topk(length, 1).indices
-    tasks = [task(number, base, permuted=not kept) for number, kept in zip(numbers, keep.tolist(), strict=True)]
+    tasks = [
+        task(number, base, permuted=not kept, ways=ways) for number, kept in zip(numbers, keep.tolist(), strict=True)
+    ]
     made = [one.apply(base.x[row], base.y[row]) for one, row in zip(tasks, rows, strict=True)]
     return torch.stack([x for x, _ in made]), torch.stack([y for _, y in made])
 
@@ -129,14 +151,6 @@ def regime(seen: Tensor, unseen: Tensor, *, chance: float, margin: float = 0.1) 
     if improvement(seen) >= margin:
         return "identification"
     return "memorisation" if float(seen.mean()) >= chance + margin else "none"
-
-
-def plateau(losses: Sequence[float], classes: int, *, window: int = 20, share: float = 0.9) -> int:
-    """Steps until the mean loss of a window falls below a share of that of guessing; all of them if it never does."""
-    for end in range(window, len(losses) + 1):
-        if sum(losses[end - window : end]) / window < share * math.log(classes):
-            return end
-    return len(losses)
 
 
 def nearest(x: Tensor, y: Tensor, classes: int, *, k: int = 1) -> Tensor:
