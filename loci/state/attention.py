@@ -25,7 +25,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 from loci.core.card import method
 from loci.state.mixer import Mixer, State
@@ -83,29 +83,36 @@ class Attention(Mixer):
         B, T, _ = x.shape
         if not T:
             return x, state
-        past, kept = self.W - 1, state[0].dtype
+        kept, reach = state[0].dtype, self.W - 1
+        past = reach if torch.compiler.is_compiling() else int(state[2].max())  # compiled code wants one size
         q, k, v = self.inward(x).chunk(3, -1)
-        keys, values = (torch.cat([old, new.to(kept)], 1) for old, new in zip(state[:2], (k, v), strict=True))
-        place = torch.arange(T, device=x.device)
+        keys, values = (
+            torch.cat([old[:, reach - past :], new.to(kept)], 1) for old, new in zip(state[:2], (k, v), strict=True)
+        )
+        place = torch.arange(past + T, device=x.device)
         begins = (past - state[2]).unsqueeze(1).expand(B, T)  # the first key that each query may see (B, T)
         if reset is not None:
-            begins = torch.maximum(begins, torch.where(reset, past + place, 0).cummax(1).values)
+            begins = torch.maximum(begins, torch.where(reset, place[past:], 0).cummax(1).values)
         turns = angles(past + T, self.D // self.H, self.base, q)
         asked, known, told = (self.heads(part.to(q.dtype)) for part in (q, keys, values))
         asked, known, out = turned(asked, turns[past:]), turned(known, turns), []
-        for start in range(0, T, BLOCK):
-            end = min(start + BLOCK, T)
-            reach = torch.arange(start, end + past, device=x.device)
-            mine = past + place[start:end].unsqueeze(1)
-            seen = (reach <= mine) & (reach > mine - self.W) & (reach >= begins[:, start:end].unsqueeze(-1))
-            here = slice(start, end + past)
-            heard = (asked[:, :, start:end], known[:, :, here], told[:, :, here])
+        for start in range(past, past + T, BLOCK):
+            end, low = min(start + BLOCK, past + T), max(start - reach, 0)
+            mine, theirs = place[start:end].unsqueeze(1), place[low:end]
+            seen = (theirs <= mine) & (theirs > mine - self.W)
+            seen = seen & (theirs >= begins[:, start - past : end - past].unsqueeze(-1))
+            heard = (asked[:, :, start - past : end - past], known[:, :, low:end], told[:, :, low:end])
             out.append(scaled_dot_product_attention(*heard, attn_mask=seen.unsqueeze(1)))
-        count = (past + T - begins[:, -1]).clamp(max=past)
-        fresh = (torch.arange(past, device=x.device) >= (past - count).unsqueeze(1)).unsqueeze(-1)
-        last = tuple(torch.where(fresh, part[:, T:], 0.0) for part in (keys, values))
+        count = (past + T - begins[:, -1]).clamp(max=reach)
+        fresh = (torch.arange(reach, device=x.device) >= (reach - count).unsqueeze(1)).unsqueeze(-1)
+        last = tuple(torch.where(fresh, self.latest(part), 0.0) for part in (keys, values))
         y: Tensor = self.out(torch.cat(out, 2).transpose(1, 2).flatten(2).to(self.out.weight.dtype))
         return y.to(x.dtype), (*last, count)
+
+    def latest(self, part: Tensor) -> Tensor:
+        """The last W - 1 moments of (B, m, D), behind zeros where there are fewer."""
+        reach, m = self.W - 1, part.shape[1]
+        return pad(part, (0, 0, max(reach - m, 0), 0))[:, max(m - reach, 0) :]
 
     def heads(self, x: Tensor) -> Tensor:
         """(B, m, D) -> (B, H, m, K)."""
