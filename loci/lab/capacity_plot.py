@@ -24,9 +24,10 @@ def draw(path: Path, *, rows: Sequence[Row] | None = None) -> list[Row]:
             axes.set_xlabel("bytes of state a text")
         figure.axes[0].set_ylabel("percent of answers that are right")
         seeds = sorted({seed for row in shown for seed in row["recalled"][TASKS[0]]})
+        one = "mean and range over seeds" if len(seeds) > 1 else "seed"
         figure.suptitle(
-            f"{shown[0]['parameters'] // 1000}k parameters each, at most {shown[0]['steps']} steps; mean and range over seeds "
-            f"{', '.join(seeds)}; a line joins two sizes of one mixer; filled: on the front"
+            f"{round(shown[0]['parameters'], -3) // 1000}k parameters each, at most {shown[0]['steps']} steps; {one} {', '.join(seeds)}; "
+            f"a line joins two sizes of one mixer; filled: on the front"
         )
     return [row for task in TASKS for row in front(shown, task)]
 

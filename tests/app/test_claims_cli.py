@@ -27,15 +27,15 @@ def test_a_room_without_claims_is_exit_code_1():
     assert loci("claim", "--room", "ports")[0] == 1
 
 
-def test_the_picture_of_the_weights_is_drawn_from_kept_rows(tmp_path):
+@pytest.mark.parametrize(("room", "named"), [("weights", ("AdamW", "galore")), ("state", ("attention", "mlstm"))])
+def test_the_picture_of_a_room_is_drawn_from_kept_rows(tmp_path, room, named):
     pytest.importorskip("matplotlib")
-    code, out, error = loci("claim", "--room", "weights", "--plot", tmp_path / "front.svg", "--json")
+    code, out, error = loci("claim", "--room", room, "--plot", tmp_path / "front.svg", "--json")
     assert code == 0
     assert json.loads(out)
     assert "on the front are" in error
     drawn = (tmp_path / "front.svg").read_text("utf-8")
-    assert "AdamW" in drawn
-    assert "galore" in drawn
+    assert all(name in drawn for name in named)
 
 
 @pytest.mark.parametrize(
