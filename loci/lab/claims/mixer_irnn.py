@@ -7,19 +7,8 @@ uniform within 1/sqrt(64) as torch starts its own cells. On the seed 100, which 
 
 from __future__ import annotations
 
-import importlib.util
-
-from loci.core.card import load
-from loci.lab.claim import Claim, Evidence, NotTestable
-
-
-def added(entry: str, seed: int, *, n: int, rate: float) -> Evidence:
-    """Squared error of a trained cell on the adding problem; see tasks/lags.py."""
-    if importlib.util.find_spec("torch") is None:
-        raise NotTestable('torch is not installed; pip install "loci[torch]"')
-    evidence: Evidence = load("loci.lab.tasks.lags:error")(entry, seed, n=n, rate=rate)
-    return evidence
-
+from loci.lab.claim import Claim
+from loci.lab.claims.mixer_lstm import added
 
 CLAIM = Claim(
     of="mixer/irnn",
