@@ -128,17 +128,22 @@ class Recursive(Decoder):
                 f"V={V}, heads={heads}, hidden={hidden}, layers={layers}, recursions={recursions}, window={window} and D={D} are "
                 f"no recursive decoder; choose each at least 1, and D a multiple of 2 * heads"
             )
-        falling = all(one >= two for one, two in zip((1.0, *shares), shares, strict=False))
-        if len(shares) != recursions or not falling or shares[-1] <= 0:
-            raise ValueError(
-                f"capacities={shares} do not fit {recursions} recursions; give as many, from at most 1 down to above 0"
-            )
+        self.require_shares(shares, recursions)
         self.V, self.D, self.heads, self.window, self.capacities = V, D, heads, window, shares
         self.embedding = nn.Parameter(torch.randn(V, D) * 0.02)
         self.first, self.shared, self.last = (
             nn.ModuleList(Layer(D, heads, hidden) for _ in range(count)) for count in (1, layers, 1)
         )
         self.norm = nn.RMSNorm(D)
+
+    @staticmethod
+    def require_shares(shares: tuple[float, ...], recursions: int) -> None:
+        """Refuse capacities that are not one for each round, none larger than the one before."""
+        falling = all(one >= two for one, two in zip((1.0, *shares), shares, strict=False))
+        if len(shares) != recursions or not falling or shares[-1] <= 0:
+            raise ValueError(
+                f"capacities={shares} do not fit {recursions} recursions; give as many, from at most 1 down to above 0"
+            )
 
     @property
     def places(self) -> list[int]:

@@ -23,14 +23,23 @@ Shapes: B batch, T time, V tokens, D width, N rounds, L layers of Phi, W window,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from loci.core.card import method
 from loci.state.decoder.mixture_of_recursions import EXAMPLE, TITLE, MixtureOfRecursions
-from loci.state.decoder.recursion import Cache, Deeper, Heard, Layer, beside, kept, packing, picked, spread
+from loci.state.decoder.recursion import (
+    Cache,
+    Deeper,
+    Heard,
+    Layer,
+    Recursive,
+    beside,
+    kept,
+    packing,
+    picked,
+    spread,
+)
 
 
 @method(
@@ -47,28 +56,13 @@ from loci.state.decoder.recursion import Cache, Deeper, Heard, Layer, beside, ke
 class SharedRecursions(MixtureOfRecursions):
     """Expert choice over keys and values of round 1, which therefore takes every token."""
 
-    def __init__(
-        self,
-        V: int,
-        *,
-        D: int = 960,
-        heads: int = 15,
-        hidden: int = 2560,
-        layers: int = 10,
-        recursions: int = 3,
-        window: int = 2048,
-        capacities: Sequence[float] | None = None,  # 1, (N-1)/N, ..., 1/N unless given
-        alpha: float = 0.1,
-        temperature: float = 1.0,
-        imitation: float = 0.001,  # weight of the loss that teaches the threshold
-    ) -> None:
-        super().__init__(
-            V, D=D, heads=heads, hidden=hidden, layers=layers, recursions=recursions, window=window, capacities=capacities,
-            alpha=alpha, temperature=temperature, imitation=imitation,
-        )  # fmt: skip
-        if self.capacities[0] != 1:
+    @staticmethod
+    def require_shares(shares: tuple[float, ...], recursions: int) -> None:
+        """As for all recursions; and the first round takes every token."""
+        Recursive.require_shares(shares, recursions)
+        if shares[0] != 1:
             raise ValueError(
-                f"capacities={self.capacities} leave tokens without the keys that all rounds hear; choose 1 for the first"
+                f"capacities={shares} leave tokens without the keys that all rounds hear; choose 1 for the first"
             )
 
     @property
